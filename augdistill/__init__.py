@@ -1,0 +1,1 @@
+"""augdistill: distil text encoders, with augmentation that helps."""

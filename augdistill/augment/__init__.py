@@ -1,0 +1,1 @@
+"""Views: how an augmented copy of a batch is made."""

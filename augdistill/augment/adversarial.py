@@ -1,0 +1,86 @@
+"""Views that move the student's embeddings along its loss gradient.
+
+References:
+  Goodfellow et al. 2015, FGSM, arXiv:1412.6572; Wang et al. 2023, AugPro,
+  arXiv:2210.11768, equation 2 and table 6.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from augdistill import prng
+from augdistill.types import Inputs, Models, View, ViewMaker
+
+DIRECTIONS = ("ascent", "descent", "random")
+
+
+def table_scale(models: Models) -> Float[Array, ""]:
+  """Standard deviation of the student's producible embeddings, per dimension.
+
+  The unit in which perturbations are given by default: a delta that fits one
+  table then fits another.
+  """
+  table = models.student.table(models.student_params).astype(jnp.float32)
+  rows = models.lexicon.producible[:, None]
+  count = jnp.maximum(jnp.sum(rows), 1) * table.shape[-1]
+  mean = jnp.sum(jnp.where(rows, table, 0.0)) / count
+  square = jnp.where(rows, jnp.square(table - mean), 0.0)
+  return jnp.sqrt(jnp.sum(square) / count)
+
+
+def perturb_by_sign(
+  delta: float = 0.1, direction: str = "ascent", relative: bool = True
+) -> ViewMaker:
+  """FGSM: one step of size delta along the sign of the loss gradient.
+
+    x' = x + delta sign(grad_x loss(x))
+
+  The gradient is that of phase 1's own loss, which the step has anyway. The
+  teacher's answer is that to the unperturbed text, and so is the label.
+
+  Args:
+    delta: size of the step in every dimension, >= 0; in units of the standard
+      deviation of the student's embeddings.
+    direction: "ascent", "descent" (the minus sign), or "random" (an
+      independent fair sign in every dimension, the control of equal size).
+    relative: False makes delta absolute, as papers give it.
+
+  Returns:
+    A maker of a view that enters the student at its embeddings.
+
+  Raises:
+    ValueError: if delta is negative or the direction unknown.
+  """
+  if not delta >= 0:
+    raise ValueError(f"delta must be >= 0, got {delta}")
+  if direction not in DIRECTIONS:
+    raise ValueError(
+      f"direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}"
+    )
+
+  def make(key, batch, clean, models, step):
+    del step
+    sign = {"ascent": 1.0, "descent": -1.0}.get(direction)
+    if sign is None:
+      shape = clean.gradient.shape[2:]
+      keys = prng.per_example(prng.stream(key, "sign"), batch.example_id)
+      way = jax.vmap(lambda k: jax.random.rademacher(k, shape, jnp.float32))(
+        keys
+      )[None]
+    else:
+      way = sign * jnp.sign(clean.gradient.astype(jnp.float32))
+    size = delta * table_scale(models) if relative else jnp.float32(delta)
+    words = models.student.embed(models.student_params, batch.tokens)[None]
+    offset = jax.lax.stop_gradient(size * way).astype(words.dtype)
+    # The gradient at padding is 0 already; a random sign there is not.
+    offset = jnp.where(batch.mask[None, ..., None], offset, 0)
+    return View(
+      student=Inputs(mask=batch.mask[None], embeddings=words + offset),
+      teacher=clean.teacher,
+      label=batch.label[None],
+      has_label=batch.has_label[None],
+      weight=batch.weight[None],
+    )
+
+  return ViewMaker(make, needs_clean=True)

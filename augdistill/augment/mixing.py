@@ -1,0 +1,140 @@
+"""Views that mix each row with a partner: MixUp on word embeddings.
+
+References:
+  Zhang et al. 2018, mixup, arXiv:1710.09412; Liang et al. 2021, MixKD,
+  arXiv:2011.00593; Wang et al. 2023, AugPro, arXiv:2210.11768, equation 1.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from augdistill import prng
+from augdistill.types import Batch, Inputs, Lexicon, View, ViewMaker
+
+
+def draw_partners(key: Key[Array, ""], batch: Batch) -> Int[Array, "1 B"]:
+  """A partner for every row: the real rows in a random circle.
+
+  Every real row is the partner of exactly one real row, and never its own
+  (unless it is alone). Rows of weight 0 are their own partners.
+
+  Args:
+    key: of this draw.
+    batch: B rows; the draw reads `weight` and `example_id` only.
+
+  Returns:
+    i32[1, B], the partner's row.
+  """
+  real = batch.weight > 0
+  keys = prng.per_example(key, batch.example_id)
+  score = jax.vmap(jax.random.uniform)(keys)
+  # Two rows of the same example tie; the stable sort then keeps their order.
+  order = jnp.argsort(jnp.where(real, score, jnp.inf), stable=True)
+  rank = jnp.argsort(order)
+  count = jnp.maximum(jnp.sum(real), 1)
+  partner = order[(rank + 1) % count]
+  own = jnp.arange(batch.weight.shape[0])
+  return jnp.where(real, partner, own).astype(jnp.int32)[None]
+
+
+def gather_partners(batch: Batch, partners: Int[Array, "n B"]) -> Batch:
+  """`batch` with `partner` set to the rows `partners`, fields [n, B, ...]."""
+  rows = jax.tree.map(
+    lambda x: jnp.take(x, partners, axis=0), batch._replace(partner=None)
+  )
+  return batch._replace(partner=rows)
+
+
+def exchangeable(batch: Batch, lexicon: Lexicon) -> Bool[Array, "n B L"]:
+  """Where an augmentation may put another token: bool[n, B, L].
+
+  The row has a real token there that is not protected, and so has its
+  partner, where there is one. Padding and the end of a sentence stay.
+  """
+  free = batch.mask & ~jnp.take(lexicon.protected, batch.tokens)
+  if batch.partner is None:
+    return free[None]
+  other = batch.partner
+  return free[None] & other.mask & ~jnp.take(lexicon.protected, other.tokens)
+
+
+def draw_lambda(
+  key: Key[Array, ""], batch: Batch, lam: float, alpha: float | None
+) -> Float[Array, "n B"]:
+  """The anchor's share of each copy of each row: `lam`, or Beta(alpha, alpha)."""
+  copies = batch.partner.weight.shape[0]
+  if alpha is None:
+    return jnp.full((copies, *batch.weight.shape), lam, jnp.float32)
+  return jnp.stack(
+    [
+      jax.vmap(lambda k: jax.random.beta(k, alpha, alpha))(
+        prng.per_example(key, batch.example_id, copy)
+      )
+      for copy in range(copies)
+    ]
+  )
+
+
+def mix_embeddings(lam: float = 0.5, alpha: float | None = None) -> ViewMaker:
+  """MixUp of word embeddings and labels.
+
+    x' = lambda x_a + (1 - lambda) x_b,  y' = lambda y_a + (1 - lambda) y_b
+
+  in the student's and in the teacher's own embedding space, with the same
+  lambda and partner. Past the end of the shorter of the two texts, the longer
+  one stands alone; the view is as long as the longer one.
+
+  Args:
+    lam: lambda in [0, 1], the anchor's share; AugPro uses 0.5.
+    alpha: if given, lambda is drawn from Beta(alpha, alpha) per row instead.
+
+  Returns:
+    A maker of a view that enters both models at their embeddings. Its label
+    is the mixed one; a row has a label where both parents have one.
+
+  Raises:
+    ValueError: if `lam` is outside [0, 1], or `alpha` is not positive.
+  """
+  check_lambda(lam, alpha)
+
+  def make(key, batch, clean, models, step):
+    del clean, step
+    other = batch.partner
+    share = draw_lambda(prng.stream(key, "lambda"), batch, lam, alpha)
+    both = batch.mask[None] & other.mask
+    weight = jnp.where(both, share[..., None], 1.0 * batch.mask[None])
+
+    def inputs(network, params):
+      a, b = network.embed(params, batch.tokens), network.embed(params, other.tokens)
+      w = weight[..., None].astype(a.dtype)
+      mixed = w * a[None] + (1 - w) * b
+      return Inputs(mask=batch.mask[None] | other.mask, embeddings=mixed)
+
+    return View(
+      student=inputs(models.student, models.student_params),
+      teacher=inputs(models.teacher, models.teacher_params)
+      if models.teacher
+      else None,
+      label=mix_labels(batch, share),
+      has_label=batch.has_label[None] & other.has_label,
+      weight=jnp.broadcast_to(batch.weight[None], share.shape),
+    )
+
+  return ViewMaker(make, draw_partners)
+
+
+def mix_labels(
+  batch: Batch, share: Float[Array, "n B"]
+) -> Float[Array, "n B C"]:
+  """share * y_a + (1 - share) * y_b: f32[n, B, C]."""
+  share = share[..., None]
+  return share * batch.label[None] + (1 - share) * batch.partner.label
+
+
+def check_lambda(lam: float, alpha: float | None) -> None:
+  """Raises ValueError unless `lam` is in [0, 1] and `alpha` is positive."""
+  if not 0.0 <= lam <= 1.0:
+    raise ValueError(f"lambda must be in [0, 1], got {lam}")
+  if alpha is not None and not alpha > 0:
+    raise ValueError(f"alpha must be positive, got {alpha}")

@@ -1,0 +1,153 @@
+"""Projection: from embeddings back to tokens, by matmul and argmax.
+
+    token = argmax over w in A of  q . e_w / |e_w|
+
+which is the nearest token by cosine, since |q| is the same for all w.
+
+References:
+  Wang et al. 2023, AugPro, arXiv:2210.11768, equation 5. (Its algorithm 2
+  writes argmin over unnormalised products; equation 5 is what it means.)
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from augdistill.augment.mixing import exchangeable
+from augdistill.types import Batch, Inputs, Metrics, Outputs, View, ViewMaker
+
+
+def nearest_tokens(
+  queries: Float[Array, "*n D"],
+  table: Float[Array, "V D"],
+  allowed: Bool[Array, "V"],
+  block: int = 1024,
+) -> tuple[Int[Array, "*n"], Float[Array, "*n"]]:
+  """The allowed row of `table` with the largest cosine to each query.
+
+  The vocabulary is scanned in blocks with a running maximum, so no array of
+  queries times V ever exists; the memory is that of queries times `block`.
+
+  Args:
+    queries: f[..., D].
+    table: f[V, D]; rows of norm 0 are never chosen.
+    allowed: bool[V], rows that may be chosen; at least one.
+    block: at most so many rows of the table are scored at a time.
+
+  Returns:
+    The winner's id, i32[...], the lowest one among equals; and its score
+    q . e_w / |e_w|, f32[...].
+  """
+  queries, table = queries.astype(jnp.float32), table.astype(jnp.float32)
+  norm = jnp.linalg.norm(table, axis=-1)
+  allowed = allowed & (norm > 0)
+  unit = table / jnp.where(norm > 0, norm, 1.0)[:, None]
+  size = table.shape[0]
+  num_blocks = -(-size // block)
+  block = -(-size // num_blocks)  # Equal blocks, so that little is padding.
+  rest = num_blocks * block - size
+  unit = jnp.pad(unit, ((0, rest), (0, 0))).reshape(num_blocks, block, -1)
+  allowed = jnp.pad(allowed, (0, rest)).reshape(num_blocks, block)
+  local = jnp.arange(block, dtype=jnp.int32)
+
+  def along_last(x):  # [block] -> [1, ..., 1, block]
+    return x.reshape((1,) * (queries.ndim - 1) + (block,))
+
+  def scan_block(best, rows):
+    best_score, best_id = best
+    start, unit_rows, allowed_rows = rows
+    scores = jnp.einsum("...d,vd->...v", queries, unit_rows)
+    scores += along_last(jnp.where(allowed_rows, 0.0, -jnp.inf))
+    # Two plain reductions; XLA's argmax is one of pairs, several times slower.
+    score = jnp.max(scores, axis=-1)
+    is_best = scores == score[..., None]
+    winner = jnp.min(jnp.where(is_best, along_last(local), block), axis=-1)
+    # Strictly greater: among equals the earlier block, so the lower id, wins.
+    better = score > best_score
+    return (
+      jnp.where(better, score, best_score),
+      jnp.where(better, start + winner, best_id),
+    ), None
+
+  shape = queries.shape[:-1]
+  nothing = (jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32))
+  starts = block * jnp.arange(num_blocks, dtype=jnp.int32)
+  (score, token), _ = jax.lax.scan(scan_block, nothing, (starts, unit, allowed))
+  return token, score
+
+
+def project_to_tokens(maker: ViewMaker) -> ViewMaker:
+  """AugPro: the view of `maker`, with its embeddings projected to tokens.
+
+  Where the view gives the teacher embeddings of its own (MixUp), these are
+  projected, in the teacher's table; otherwise (FGSM) the student's, in the
+  student's. Both models then read the same tokens. Padding, protected tokens
+  and positions past the partner's end keep the row's token and the row keeps
+  its length, so the result is always a valid batch of tokens.
+
+  Args:
+    maker: of a view that enters at embeddings.
+
+  Returns:
+    A maker of a view that enters at tokens. Its label is that of `maker`'s
+    view; a projection does not keep labels in general, so distillation leaves
+    it to the teacher.
+  """
+
+  def make(key, batch, clean, models, step):
+    view = maker.make(key, batch, clean, models, step)
+    if isinstance(view.teacher, Inputs):
+      queries = view.teacher.embeddings
+      table = models.teacher.table(models.teacher_params)
+    else:
+      queries = view.student.embeddings
+      table = models.student.table(models.student_params)
+    queries, table = jax.lax.stop_gradient((queries, table))
+    token, score = nearest_tokens(queries, table, models.lexicon.producible)
+    # A token stays allowed where it stands, also one that may not be produced
+    # (an unknown piece): a perturbation of size 0 changes nothing.
+    own = jnp.take(table, batch.tokens, axis=0)
+    length = jnp.linalg.norm(own.astype(jnp.float32), axis=-1)
+    own_score = jnp.einsum(
+      "nbld,bld->nbl", queries, own, preferred_element_type=jnp.float32
+    ) / jnp.maximum(length, 1e-30)[None]
+    keep = ~jnp.take(models.lexicon.producible, batch.tokens)[None]
+    token = jnp.where(keep & (own_score >= score), batch.tokens[None], token)
+    free = exchangeable(batch, models.lexicon)
+    tokens = jnp.where(free, token, batch.tokens[None])
+    return as_token_view(view, batch, tokens, free)
+
+  return ViewMaker(make, maker.partners, maker.needs_clean)
+
+
+def as_token_view(
+  view: View, batch: Batch, tokens: Int[Array, "n B L"], free: Bool[Array, "n B L"]
+) -> View:
+  """`view` with `tokens` for both models, and what became of the tokens."""
+  mask = jnp.broadcast_to(batch.mask[None], tokens.shape)
+  inputs = Inputs(mask=mask, tokens=tokens)
+  teacher = inputs if isinstance(view.teacher, Inputs | Outputs) else None
+  stats = view.stats | token_stats(batch, tokens, free, view.weight)
+  return view._replace(student=inputs, teacher=teacher, stats=stats)
+
+
+def token_stats(
+  batch: Batch,
+  tokens: Int[Array, "n B L"],
+  free: Bool[Array, "n B L"],
+  weight: Float[Array, "n B"],
+) -> Metrics:
+  """Of the tokens that could change: shares changed, from b, from neither.
+
+  A token that both parents have counts as the anchor's (a); so "changed" is
+  "from_b" plus "from_neither".
+  """
+  counted = free * weight[..., None]
+  total = jnp.sum(counted)
+  changed = tokens != batch.tokens[None]
+  stats = {"changed": (jnp.sum(counted * changed), total)}
+  if batch.partner is not None:
+    from_b = changed & (tokens == batch.partner.tokens)
+    stats["from_b"] = (jnp.sum(counted * from_b), total)
+    stats["from_neither"] = (jnp.sum(counted * (changed & ~from_b)), total)
+  return stats

@@ -1,0 +1,1 @@
+"""Checkpoints: the only door to orbax and to foreign formats."""

@@ -1,0 +1,1 @@
+"""The command line: the only door to gin; one file per sub-command."""

@@ -1,0 +1,26 @@
+"""Trains a model on labelled texts, from scratch: a teacher, or a baseline.
+
+  augdistill finetune --train train.tsv --test test.tsv --output_dir teacher
+"""
+
+import argparse
+
+from augdistill.cli import flags
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """The flags of `augdistill finetune`."""
+  flags.add_data(parser)
+  flags.add_training(parser)
+  flags.add_gin(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+  """Runs `augdistill finetune`."""
+  from augdistill.cli import config, experiment, screens
+  from augdistill.reports.run_directory import RunDirectory
+
+  run_config, text = config.resolve("runs/finetune.gin", args)
+  output = RunDirectory(args.output_dir)
+  results = experiment.run_experiment(run_config, text, output, args.argv)
+  screens.show_results(args.output_dir, results)

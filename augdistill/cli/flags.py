@@ -1,0 +1,123 @@
+"""The flags that commands share: sugar over gin's UPPER_CASE macros."""
+
+import argparse
+
+# Flag -> the macro that it sets.
+MACROS = {
+  "task": "TASK",
+  "train": "TRAIN_FILE",
+  "validation": "VALIDATION_FILE",
+  "test": "TEST_FILE",
+  "unlabeled": "UNLABELED_FILE",
+  "text_column": "TEXT_COLUMN",
+  "label_column": "LABEL_COLUMN",
+  "task_kind": "TASK_KIND",
+  "vocab": "VOCAB_FILE",
+  "max_length": "MAX_LENGTH",
+  "tfds_data_dir": "TFDS_DATA_DIR",
+  "train_examples": "TRAIN_EXAMPLES",
+  "model": "MODEL",
+  "method": "METHOD",
+  "teacher_dropout": "TEACHER_DROPOUT",
+  "num_steps": "NUM_STEPS",
+  "batch_size": "BATCH_SIZE",
+  "learning_rate": "LEARNING_RATE",
+  "seed": "SEED",
+}
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+  """Which data, and how to read them."""
+  group = parser.add_argument_group(
+    "data", "a seqio Task by name, or files: .tsv, .csv or .jsonl"
+  )
+  group.add_argument(
+    "--task", help="any seqio Task; helpdesk is embedded, cola, sst2, mrpc, "
+    "stsb, qqp, mnli, qnli and rte come from TFDS"
+  )
+  group.add_argument("--train", metavar="FILE", help="labelled texts")
+  group.add_argument(
+    "--validation",
+    metavar="FILE",
+    help="labelled texts that choose the checkpoint (default: a tenth of "
+    "--train is held out)",
+  )
+  group.add_argument(
+    "--test", metavar="FILE", help="labelled texts that are only reported"
+  )
+  group.add_argument(
+    "--text_column",
+    metavar="NAME[,NAME]",
+    help="column of the text, or of two texts (default: sentence, or "
+    "sentence1,sentence2)",
+  )
+  group.add_argument("--label_column", metavar="NAME", help="default: label")
+  group.add_argument(
+    "--task_kind",
+    choices=("classes", "regression", "multi_label"),
+    help="what a label is (default: seen from the labels)",
+  )
+  group.add_argument(
+    "--vocab",
+    metavar="FILE",
+    help="a SentencePiece model (default: trained on the training texts)",
+  )
+  group.add_argument(
+    "--max_length", type=int, metavar="N", help="tokens kept of a text"
+  )
+  group.add_argument(
+    "--tfds_data_dir", metavar="DIR", help="where TFDS keeps its data"
+  )
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+  """How long and how to train."""
+  group = parser.add_argument_group("training")
+  group.add_argument(
+    "--model", metavar="NAME", help="micro, mini, small, base, large or xl"
+  )
+  group.add_argument("--num_steps", type=int, metavar="N")
+  group.add_argument("--batch_size", type=int, metavar="N")
+  group.add_argument("--learning_rate", type=float, metavar="X")
+  group.add_argument("--seed", type=int, metavar="N")
+  parser.add_argument(
+    "--output_dir",
+    metavar="DIR",
+    required=True,
+    help="where the run goes; the same directory resumes it",
+  )
+
+
+def add_gin(parser: argparse.ArgumentParser) -> None:
+  """T5X's way to set anything."""
+  group = parser.add_argument_group(
+    "gin", "as in T5X; later files and bindings win, and flags over files"
+  )
+  group.add_argument(
+    "--gin_file",
+    action="append",
+    default=[],
+    metavar="FILE",
+    help="a gin file, for example methods/augpro.gin; repeatable",
+  )
+  group.add_argument(
+    "--gin_search_paths",
+    metavar="DIR[,DIR]",
+    default="",
+    help="where gin files are looked for, before the installed configs",
+  )
+  group.add_argument(
+    "--gin.NAME",
+    dest="gin_example",
+    metavar="VALUE",
+    help="--gin.NAME=VALUE sets a macro or a parameter",
+  )
+
+
+def macro_bindings(args: argparse.Namespace) -> list[str]:
+  """The gin bindings that the given flags stand for."""
+  return [
+    f"{macro} = {value!r}"
+    for flag, macro in MACROS.items()
+    if (value := getattr(args, flag, None)) is not None
+  ]

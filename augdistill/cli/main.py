@@ -1,0 +1,117 @@
+"""`augdistill COMMAND ...`: parses, runs, and reports errors in one line."""
+
+import argparse
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from augdistill.errors import AugdistillError, UsageError, suggest
+
+COMMANDS = {
+  "finetune": "train a model on labelled texts, for example a teacher",
+  "distill": "train a small student with a teacher and augmentation",
+  "evaluate": "score a trained run on a file of labelled texts",
+  "predict": "label texts with a trained run",
+  "augment": "show what augmented texts look like, and count changes",
+  "table": "compare finished runs in a table",
+}
+EPILOG = """\
+examples:
+  augdistill finetune --train train.tsv --test test.tsv --output_dir teacher
+  augdistill distill --train train.tsv --test test.tsv --teacher teacher \\
+      --method kd+augpro_mix+augpro_fgsm --output_dir student
+  augdistill predict --run student --input -
+
+`augdistill COMMAND --help` lists a command's flags.
+exit codes: 0 done, 1 failed, 2 wrong usage or data, 75 stopped: run it again
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs one command.
+
+  Args:
+    argv: arguments without the program's name; those of the process if None.
+
+  Returns:
+    The exit code: 0, 1 (failure), 2 (usage or data), 75 (stopped, run again).
+  """
+  argv = list(sys.argv[1:] if argv is None else argv)
+  try:
+    return _run(argv)
+  except AugdistillError as error:
+    print(f"augdistill: error: {error}", file=sys.stderr)
+    return error.exit_code
+  except BrokenPipeError:  # The reader of our output has gone, as `head` does.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+  except KeyboardInterrupt:
+    print("augdistill: interrupted; the last checkpoint is kept", file=sys.stderr)
+    return 130
+  except OSError as error:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+      raise
+    where = f" ({error.filename})" if error.filename else ""
+    print(f"augdistill: error: {error.strerror}{where}", file=sys.stderr)
+    return 1
+
+
+def _run(argv: list[str]) -> int:
+  name = argv[0] if argv else "--help"
+  if name in ("-h", "--help"):
+    print(_overview())
+    return 0 if argv else 2
+  if name == "--version":
+    from importlib import metadata
+
+    print(f"augdistill {metadata.version('augdistill')}")
+    return 0
+  if name not in COMMANDS:
+    raise UsageError(
+      f"no command is called {name!r}; there are {', '.join(COMMANDS)}."
+      + suggest(name, COMMANDS)
+    )
+  command = importlib.import_module(f"augdistill.cli.{name}")
+  parser = argparse.ArgumentParser(
+    prog=f"augdistill {name}",
+    description=f"{command.__doc__}",
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  command.add_arguments(parser)
+  args, rest = parser.parse_known_args(argv[1:])
+  args.gin_bindings = _gin_bindings(parser, rest, hasattr(args, "gin_file"))
+  args.argv = argv
+  return command.run(args) or 0
+
+
+def _overview() -> str:
+  width = max(map(len, COMMANDS))
+  lines = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+  return "\n".join(
+    ["usage: augdistill COMMAND [--flag VALUE ...]", "", *lines, "", EPILOG]
+  )
+
+
+def _gin_bindings(
+  parser: argparse.ArgumentParser, rest: list[str], takes_gin: bool
+) -> list[str]:
+  """The `--gin.NAME=VALUE` among unknown arguments; any other is an error."""
+  bindings = []
+  for argument in rest:
+    binding = argument.removeprefix("--gin.")
+    if takes_gin and binding != argument and "=" in binding:
+      name, value = binding.split("=", 1)
+      bindings.append(f"{name.strip()} = {value}")
+      continue
+    if takes_gin and binding != argument:
+      raise UsageError(f"a binding must read --gin.NAME=VALUE, got {argument!r}")
+    known = [o for action in parser._actions for o in action.option_strings]
+    raise UsageError(
+      f"{parser.prog} does not know {argument!r}."
+      + suggest(argument.split("=")[0], known)
+      + f" See {parser.prog} --help."
+    )
+  return bindings

@@ -1,0 +1,117 @@
+"""Labels texts with a trained run; prints one JSON object per text.
+
+  augdistill predict --run student --input new.tsv --output labelled.jsonl
+  echo "my card has not arrived" | augdistill predict --run student --input -
+
+`-` reads one text per line; the two texts of a pair are separated by a tab.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """The flags of `augdistill predict`."""
+  parser.add_argument("--run", metavar="DIR", required=True)
+  parser.add_argument(
+    "--input",
+    metavar="FILE",
+    required=True,
+    help=".tsv, .csv or .jsonl; labels are not read; or - for standard input",
+  )
+  parser.add_argument(
+    "--output", metavar="FILE", help="default: standard output"
+  )
+  parser.add_argument("--text_column", metavar="NAME[,NAME]")
+
+
+def run(args: argparse.Namespace) -> None:
+  """Runs `augdistill predict`."""
+  from augdistill import atomic
+  from augdistill.cli.trained import Trained
+
+  trained = Trained.load(args.run)
+  if args.output:
+    with atomic.replacing(args.output) as file:
+      file.writelines(_answers(trained, args))
+    return
+  for line in _answers(trained, args):
+    sys.stdout.write(line)
+    sys.stdout.flush()
+
+
+def _answers(trained, args: argparse.Namespace) -> Iterator[str]:
+  """One JSON line per text, in order; texts are read as they are needed."""
+  from augdistill.data.batches import eval_batches
+  from augdistill.data.texts import encode_rows
+  from augdistill.evaluation.predict import predict
+  from augdistill.evaluation.predictions import prediction_rows
+
+  served, vocab, count = trained.served, trained.vocab, 0
+  for texts in _chunks(args, served.task.pair):
+    rows = encode_rows(
+      texts, vocab, served.max_length, served.task.num_outputs
+    )
+    # One row of a terminal's line is not worth a batch of 256.
+    size = 256 if len(texts) > 16 else 16
+    logits = predict(trained.network, trained.params, eval_batches(rows, size))
+    for row in prediction_rows(served.task, rows, logits):
+      for key in ("label", "teacher_probabilities"):
+        row.pop(key, None)
+      row["example_id"] += count
+      yield json.dumps(row, ensure_ascii=False) + "\n"
+    count += len(texts)
+
+
+def _chunks(
+  args: argparse.Namespace, pair: bool, size: int = 256
+) -> Iterator[list[tuple[str, ...]]]:
+  """Texts, up to `size` at a time; a person's typed line alone."""
+  from augdistill.data.files import read_table
+  from augdistill.errors import UsageError
+
+  if args.input != "-":
+    columns = tuple(args.text_column.split(",")) if args.text_column else None
+    table = read_table(args.input, text_columns=columns, labelled=False)
+    if table.pair != pair:
+      raise UsageError(
+        f"{args.input} must hold {'pairs' if pair else 'single texts'}, as "
+        "the run was trained on"
+      )
+    for first in range(0, len(table.texts), size):
+      yield table.texts[first : first + size]
+    return
+  size = 1 if sys.stdin.isatty() else size
+  chunk = []
+  for number, raw in enumerate(sys.stdin.buffer, 1):
+    chunk.append(_parse_line(raw, number, pair))
+    if len(chunk) == size:
+      yield chunk
+      chunk = []
+  if chunk:
+    yield chunk
+
+
+def _parse_line(raw: bytes, number: int, pair: bool) -> tuple[str, ...]:
+  from augdistill.errors import UsageError
+
+  where = f"standard input, line {number}"
+  try:
+    line = raw.decode("utf-8").rstrip("\r\n" + os.linesep)
+  except UnicodeDecodeError as error:
+    raise UsageError(
+      f"{where}: text must be UTF-8, got byte {raw[error.start]:#04x} at "
+      f"{error.start + 1}"
+    ) from None
+  texts = tuple(line.split("\t")) if pair else (line,)
+  if pair and len(texts) != 2:
+    raise UsageError(
+      f"{where}: a pair must be two texts separated by one tab, got "
+      f"{len(texts) - 1} tabs"
+    )
+  if not all(text.strip() for text in texts):
+    raise UsageError(f"{where}: a text must not be empty")
+  return texts

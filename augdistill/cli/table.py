@@ -1,0 +1,20 @@
+"""Compares finished runs in a table.
+
+  augdistill table runs/kd runs/augpro
+"""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """The flags of `augdistill table`."""
+  parser.add_argument("run", metavar="DIR", nargs="+", help="finished runs")
+
+
+def run(args: argparse.Namespace) -> None:
+  """Runs `augdistill table`."""
+  from rich.console import Console
+
+  from augdistill.reports.table import table
+
+  Console().print(table(args.run))

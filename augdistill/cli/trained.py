@@ -1,0 +1,56 @@
+"""A trained run, read back: what a teacher is, and what predicts."""
+
+import dataclasses
+import os
+
+from augdistill.checkpoints.store import Store
+from augdistill.cli.config import Served, load_served
+from augdistill.data.vocabulary import Vocab, load_vocab
+from augdistill.errors import UsageError
+from augdistill.models.enct5 import enct5
+from augdistill.reports.run_directory import RunDirectory
+from augdistill.types import Network, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """A finished run.
+
+  Attributes:
+    served: shape, task and length.
+    network: its network.
+    params: its best parameters, NumPy arrays.
+    vocab_path: its SentencePiece file.
+  """
+
+  served: Served
+  network: Network
+  params: Params
+  vocab_path: str
+
+  @property
+  def vocab(self) -> Vocab:
+    """Its vocabulary."""
+    return load_vocab(self.vocab_path)
+
+  @classmethod
+  def load(cls, path: str) -> "Trained":
+    """Reads the run in directory `path`.
+
+    Raises:
+      UsageError: if there is none, or it has not finished.
+    """
+    run = RunDirectory(path)
+    if not os.path.isdir(path):
+      raise UsageError(f"a run's directory must exist, got {path}")
+    results = run.results()
+    if results is None:
+      raise UsageError(
+        f"{path} must hold a finished run, but has no results.json; run its "
+        "command again to finish it"
+      )
+    served = load_served(str(run.student_gin))
+    with Store(run.checkpoints) as store:
+      params = store.restore_params(results["best_step"])
+    vocab_path = str(run.vocab / "vocab.spm")
+    return cls(served, enct5(served.model), params, vocab_path)

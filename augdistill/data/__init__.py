@@ -1,0 +1,15 @@
+"""Texts and labels become batches of arrays, a function of (seed, step).
+
+The only door to tensorflow, seqio, tfds and sentencepiece; each is imported
+where it is used, so that importing this package costs nothing.
+
+  files       a table of texts and labels, checked row by row
+  labels      what the labels mean: a Task, and the label arrays
+  vocabulary  a SentencePiece model: read, or trained on the texts
+  tasks       files as seqio Tasks, and any seqio Task as rows
+  glue        GLUE as seqio Tasks, over TFDS
+  dataset     a split, tokenised once, memory-mapped; subsets of it
+  plan        which rows a step trains on
+  batches     those rows as arrays
+  load        all of this, from one configuration
+"""

@@ -1,0 +1,44 @@
+"""Texts without a data set around them, as a trained model is asked them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from augdistill.data.dataset import Examples
+from augdistill.data.tasks import truncate
+from augdistill.data.vocabulary import Vocab
+
+
+def encode_rows(
+  texts: Sequence[tuple[str, ...]],
+  vocab: Vocab,
+  max_length: int,
+  num_outputs: int,
+) -> Examples:
+  """Rows without labels, tokenised as a data set's are.
+
+  Args:
+    texts: per row one text, or two for pairs.
+    vocab: makes the tokens.
+    max_length: the most tokens of a row.
+    num_outputs: C, of the model that will read them.
+
+  Returns:
+    N rows, numbered from 0.
+  """
+  eos = [vocab.eos_id]
+  rows = [
+    sum((tokens + eos for tokens in vocab.encode(parts)), []) for parts in texts
+  ]
+  flat = np.array([t for row in rows for t in row], np.int32)
+  offsets = np.cumsum([0, *map(len, rows)]).astype(np.int64)
+  flat, offsets = truncate(flat, offsets, max_length, vocab.eos_id)
+  n = len(texts)
+  return Examples(
+    tokens=flat,
+    offsets=offsets,
+    label=np.zeros((n, num_outputs), np.float32),
+    has_label=np.zeros(n, bool),
+    example_id=np.arange(n, dtype=np.int32),
+    read_texts=lambda: list(texts),
+  )

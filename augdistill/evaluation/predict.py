@@ -1,0 +1,81 @@
+"""A model's logits on a whole data set."""
+
+import functools
+from collections.abc import Callable, Iterable
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import Array, Float
+
+from augdistill.evaluation.metrics import pearson
+from augdistill.evaluation.outputs import decide
+from augdistill.types import Batch, Inputs, Network, Params, Task, TaskKind
+
+
+@functools.partial(jax.jit, static_argnames="network")
+def logits_of(
+  network: Network, params: Params, batch: Batch
+) -> Float[Array, "B C"]:
+  """Deterministic logits of one batch; compiled once per network and shape."""
+  inputs = Inputs(mask=batch.mask[None], tokens=batch.tokens[None])
+  return network.forward(params, inputs, key=None).logits[0]
+
+
+def predict(
+  network: Network,
+  params: Params,
+  batches: Iterable[Batch],
+  place: Callable[[Batch], Batch] = lambda batch: batch,
+) -> Float[np.ndarray, "N C"]:
+  """Runs a network over batches.
+
+  Args:
+    network: the model; the same object each time, or it compiles anew.
+    params: its parameters, wherever they are.
+    batches: every row once, in the data set's order; rows of weight 0 are
+      padding and are dropped.
+    place: puts a batch of NumPy arrays on the devices, for more than one.
+
+  Returns:
+    f32[N, C] logits, or values, in the data set's order.
+  """
+  rows = []
+  for batch in map(place, batches):
+    rows.append((logits_of(network, params, batch), batch.weight))
+  parts = [_fetch(logits)[_fetch(weight) > 0] for logits, weight in rows]
+  return np.concatenate(
+    [np.zeros((0, network.num_outputs), np.float32), *parts]
+  ).astype(np.float32)
+
+
+def agreement(
+  student_logits: Float[np.ndarray, "N C"],
+  teacher_logits: Float[np.ndarray, "N C"],
+  task: Task,
+) -> float:
+  """How often a student says what its teacher says.
+
+  Args:
+    student_logits: f[N, C].
+    teacher_logits: f[N, C].
+    task: what they mean.
+
+  Returns:
+    The share of equal classes; of equal yes-or-no decisions of a multi-label
+    task; Pearson's correlation of a regression's values.
+  """
+  student = decide(task.kind, student_logits)
+  teacher = decide(task.kind, teacher_logits)
+  if task.kind == TaskKind.REGRESSION:
+    return pearson(student, teacher)
+  if task.kind == TaskKind.CLASSES:
+    return float(np.mean(np.all(student == teacher, axis=-1)))
+  return float(np.mean(student == teacher))
+
+
+def _fetch(array: Array | np.ndarray) -> np.ndarray:
+  """The whole array, also where other hosts hold parts of it."""
+  if isinstance(array, jax.Array) and not array.is_fully_addressable:
+    return multihost_utils.process_allgather(array, tiled=True)
+  return np.asarray(array)

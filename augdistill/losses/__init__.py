@@ -1,0 +1,1 @@
+"""Terms, reweighting and the one masked mean."""

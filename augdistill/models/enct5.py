@@ -1,0 +1,318 @@
+"""EncT5: T5 1.1's encoder, one decoder layer that reads it, and a linear head.
+
+The decoder layer has no self-attention: one learned latent query attends to
+the encoded text, and the head reads what it found.
+
+References:
+  Liu et al. 2021, EncT5, arXiv:2110.08426; used by Wang et al. 2023, AugPro,
+  arXiv:2210.11768, section 5.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen import partitioning
+from jaxtyping import Array, Bool, Float, Int
+
+from augdistill.models import t5_layers
+from augdistill.types import Inputs, Network, Outputs, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class EncT5Config:
+  """The shape of an EncT5.
+
+  Attributes:
+    vocab_size: V, rows of the embedding table.
+    num_outputs: C, what the head gives.
+    emb_dim: D.
+    mlp_dim: width of the gated MLP.
+    num_layers: N, layers of the encoder.
+    num_heads: H.
+    head_dim: width of one head.
+    dropout_rate: share of activations dropped wherever T5 drops them.
+    dtype: of activations, "float32" or "bfloat16"; parameters are float32.
+  """
+
+  vocab_size: int
+  num_outputs: int
+  emb_dim: int
+  mlp_dim: int
+  num_layers: int
+  num_heads: int
+  head_dim: int
+  dropout_rate: float = 0.1
+  dtype: str = "float32"
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name)
+      if field.type is int and (not isinstance(value, int) or value < 1):
+        raise ValueError(f"{field.name} must be a positive int, got {value!r}")
+    if not 0.0 <= self.dropout_rate < 1.0:
+      raise ValueError(f"dropout_rate must be in [0, 1), got {self.dropout_rate}")
+    if self.dtype not in ("float32", "bfloat16"):
+      raise ValueError(f"dtype must be float32 or bfloat16, got {self.dtype!r}")
+
+
+class TokenEmbedder(nn.Module):
+  """The word embedding table, f32[V, D]; rows are not scaled."""
+
+  vocab_size: int
+  emb_dim: int
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, tokens: Int[Array, "*n L"]) -> Float[Array, "*n L D"]:
+    table = partitioning.param_with_axes(
+      "embedding",
+      nn.initializers.normal(1.0),
+      (self.vocab_size, self.emb_dim),
+      jnp.float32,
+      axes=("vocab", "embed"),
+    )
+    return jnp.take(table.astype(self.dtype), tokens, axis=0)
+
+
+class EncoderLayer(nn.Module):
+  """Self-attention and gated MLP, each behind a norm, with a residual."""
+
+  config: EncT5Config
+
+  @nn.compact
+  def __call__(self, x, bias, *, deterministic: bool):
+    config, dtype = self.config, jnp.dtype(self.config.dtype)
+    dropout = t5_layers.broadcast_dropout(config.dropout_rate)
+    normed = t5_layers.RMSNorm(dtype, name="pre_attention_layer_norm")(x)
+    attended, probabilities = t5_layers.Attention(
+      config.num_heads,
+      config.head_dim,
+      config.dropout_rate,
+      dtype,
+      name="attention",
+    )(normed, normed, bias, deterministic=deterministic)
+    x = x + dropout(attended, deterministic=deterministic)
+    normed = t5_layers.RMSNorm(dtype, name="pre_mlp_layer_norm")(x)
+    y = t5_layers.GatedMlp(
+      config.mlp_dim, config.dropout_rate, dtype, name="mlp"
+    )(normed, deterministic=deterministic)
+    dropout = t5_layers.broadcast_dropout(config.dropout_rate)
+    return x + dropout(y, deterministic=deterministic), probabilities
+
+
+class Encoder(nn.Module):
+  """The stack of encoder layers; may be entered at any of them."""
+
+  config: EncT5Config
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "n M L D"],
+    mask: Bool[Array, "n M L"],
+    first_layer: int,
+    *,
+    deterministic: bool,
+  ):
+    """Runs layers `first_layer` to the last on `x`.
+
+    Returns:
+      encoded f[n, M, L, D] (normed), hidden states (entry of each layer that
+      ran and the last exit, before the final norm), attention probabilities.
+
+    Raises:
+      ValueError: if `first_layer` is not in [0, N].
+    """
+    config = self.config
+    if not 0 <= first_layer <= config.num_layers:
+      raise ValueError(
+        f"the layer to enter at must be in [0, {config.num_layers}], got "
+        f"{first_layer}"
+      )
+    relative = t5_layers.RelativePositionBias(
+      config.num_heads, name="relpos_bias"
+    )(x.shape[-2])  # [H, L, L]
+    # [n, M, H, L, L], by addition of two arrays of the same rank.
+    bias = relative[None, None] + t5_layers.padding_bias(mask)
+    hidden, attention = [x], []
+    for i in range(config.num_layers):
+      layer = EncoderLayer(config, name=f"layers_{i}")
+      if i < first_layer and not self.is_initializing():
+        continue
+      x, probabilities = layer(x, bias, deterministic=deterministic)
+      hidden.append(x)
+      attention.append(probabilities)
+    norm = t5_layers.RMSNorm(jnp.dtype(config.dtype), name="encoder_norm")
+    dropout = t5_layers.broadcast_dropout(config.dropout_rate)
+    encoded = dropout(norm(x), deterministic=deterministic)
+    return encoded, tuple(hidden), tuple(attention)
+
+
+class LatentDecoderLayer(nn.Module):
+  """Cross-attention of the latent queries to the text, and a gated MLP."""
+
+  config: EncT5Config
+
+  @nn.compact
+  def __call__(self, x, encoded, mask, *, deterministic: bool):
+    config, dtype = self.config, jnp.dtype(self.config.dtype)
+    norm = t5_layers.RMSNorm(dtype, name="pre_cross_attention_layer_norm")
+    attended, _ = t5_layers.Attention(
+      config.num_heads,
+      config.head_dim,
+      config.dropout_rate,
+      dtype,
+      name="encoder_decoder_attention",
+    )(
+      norm(x),
+      encoded,
+      t5_layers.padding_bias(mask),
+      deterministic=deterministic,
+    )
+    dropout = t5_layers.broadcast_dropout(config.dropout_rate)
+    x = x + dropout(attended, deterministic=deterministic)
+    normed = t5_layers.RMSNorm(dtype, name="pre_mlp_layer_norm")(x)
+    y = t5_layers.GatedMlp(
+      config.mlp_dim, config.dropout_rate, dtype, name="mlp"
+    )(normed, deterministic=deterministic)
+    dropout = t5_layers.broadcast_dropout(config.dropout_rate)
+    return x + dropout(y, deterministic=deterministic)
+
+
+class LatentDecoder(nn.Module):
+  """One latent query, one layer, a final norm: f[n, M, D]."""
+
+  config: EncT5Config
+
+  @nn.compact
+  def __call__(self, encoded, mask, *, deterministic: bool):
+    config, dtype = self.config, jnp.dtype(self.config.dtype)
+    latent = partitioning.param_with_axes(
+      "latent",
+      nn.initializers.normal(1.0),
+      (1, config.emb_dim),
+      jnp.float32,
+      axes=("length", "embed"),
+    )
+    shape = (*encoded.shape[:-2], 1, config.emb_dim)
+    x = jnp.broadcast_to(latent.astype(dtype)[None, None], shape)
+    x = LatentDecoderLayer(config, name="layers_0")(
+      x, encoded, mask, deterministic=deterministic
+    )
+    norm = t5_layers.RMSNorm(dtype, name="decoder_norm")
+    dropout = t5_layers.broadcast_dropout(config.dropout_rate)
+    return dropout(norm(x), deterministic=deterministic)[..., 0, :]
+
+
+class Head(nn.Module):
+  """pooled @ kernel + bias, in float32."""
+
+  num_outputs: int
+
+  @nn.compact
+  def __call__(self, pooled: Float[Array, "n M D"]) -> Float[Array, "n M C"]:
+    kernel = partitioning.param_with_axes(
+      "kernel",
+      t5_layers.fan_in_truncated,
+      (pooled.shape[-1], self.num_outputs),
+      jnp.float32,
+      axes=("embed", "classes"),
+    )
+    bias = partitioning.param_with_axes(
+      "bias",
+      nn.initializers.zeros,
+      (self.num_outputs,),
+      jnp.float32,
+      axes=("classes",),
+    )
+    logits = jnp.einsum("...d,dc->...c", pooled.astype(jnp.float32), kernel)
+    return logits + bias[None, None]
+
+
+class EncT5(nn.Module):
+  """The whole model; see the module's docstring."""
+
+  config: EncT5Config
+
+  def setup(self):
+    config = self.config
+    self.token_embedder = TokenEmbedder(
+      config.vocab_size, config.emb_dim, jnp.dtype(config.dtype)
+    )
+    self.encoder = Encoder(config)
+    self.decoder = LatentDecoder(config)
+    self.head = Head(config.num_outputs)
+    self.dropout = t5_layers.broadcast_dropout(config.dropout_rate)
+
+  def embed(self, tokens: Int[Array, "*n L"]) -> Float[Array, "*n L D"]:
+    """Word embeddings of tokens, without dropout."""
+    return self.token_embedder(tokens)
+
+  def __call__(self, inputs: Inputs, *, deterministic: bool = True) -> Outputs:
+    """Runs the model from wherever `inputs` enters it."""
+    dtype = jnp.dtype(self.config.dtype)
+    if inputs.hidden is not None:
+      x, first_layer = inputs.hidden.astype(dtype), inputs.layer
+    else:
+      x = (
+        self.embed(inputs.tokens)
+        if inputs.embeddings is None
+        else inputs.embeddings.astype(dtype)
+      )
+      x, first_layer = self.dropout(x, deterministic=deterministic), 0
+    encoded, hidden, attention = self.encoder(
+      x, inputs.mask, first_layer, deterministic=deterministic
+    )
+    pooled = self.decoder(encoded, inputs.mask, deterministic=deterministic)
+    return Outputs(self.head(pooled), pooled, hidden, attention)
+
+
+def enct5(config: EncT5Config) -> Network:
+  """The network of this shape as pure functions.
+
+  Args:
+    config: its shape.
+
+  Returns:
+    A Network. `forward` with a key drops out, without one it does not; it
+    computes each row independently of the others.
+  """
+  module = EncT5(config)
+  example = Inputs(
+    mask=jnp.ones((1, 1, 2), bool), tokens=jnp.zeros((1, 1, 2), jnp.int32)
+  )
+
+  def init(key) -> Params:
+    return module.init({"params": key}, example)["params"]
+
+  def forward(params, inputs, *, key=None) -> Outputs:
+    return module.apply(
+      {"params": params},
+      inputs,
+      deterministic=key is None,
+      rngs=None if key is None else {"dropout": key},
+    )
+
+  def embed(params, tokens):
+    return module.apply({"params": params}, tokens, method=EncT5.embed)
+
+  def table(params):
+    return params["token_embedder"]["embedding"]
+
+  def logical_axes() -> Params:
+    shapes = jax.eval_shape(
+      lambda: module.init({"params": jax.random.key(0)}, example)
+    )
+    axes = shapes["params_axes"]
+
+    def names(node):
+      if isinstance(node, Mapping):
+        return {k.removesuffix("_axes"): names(v) for k, v in node.items()}
+      return tuple(node.names)
+
+    return names(axes)
+
+  return Network(init, forward, embed, table, logical_axes, config.num_outputs)

@@ -1,0 +1,165 @@
+"""The directory of a run: what lies where, and whose it is.
+
+  config.gin  student.gin  command.sh  provenance.json    what was run
+  metrics.jsonl  tensorboard/                             as it went
+  checkpoints/  vocab/                                    what it can be used by
+  predictions/SPLIT.jsonl  results.json                   what came out
+
+Every file is replaced as a whole, and `results.json` comes last: it means
+that the run is finished.
+"""
+
+import difflib
+import json
+import os
+import pathlib
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from augdistill import atomic, errors
+from augdistill.reports import results as results_file
+from augdistill.reports.metrics_file import MetricsWriter, read_metrics
+
+
+class RunDirectory:
+  """One run's files.
+
+  Args:
+    path: the directory; it need not exist.
+
+  Attributes:
+    path: the same.
+    argv: the command that runs in it now; empty before `claim`.
+    config_gin: the configuration, as it was operative.
+    student_gin: the configuration that uses the student without its teacher.
+    metrics: metrics.jsonl.
+    checkpoints: the directory of a `checkpoints.store.Store`.
+    vocab: the directory of the vocabulary.
+  """
+
+  def __init__(self, path: str | os.PathLike):
+    self.path = pathlib.Path(path)
+    self.argv: list[str] = []
+    self.config_gin = self.path / "config.gin"
+    self.student_gin = self.path / "student.gin"
+    self.metrics = self.path / "metrics.jsonl"
+    self.checkpoints = self.path / "checkpoints"
+    self.vocab = self.path / "vocab"
+
+  def predictions(self, split: str) -> pathlib.Path:
+    """The file of the predictions on one split."""
+    return self.path / "predictions" / f"{split}.jsonl"
+
+  def check(self, config: str) -> bool:
+    """Looks whether the directory may be used, and changes nothing.
+
+    Comments and blank lines of a configuration do not count.
+
+    Args:
+      config: the text of the run's configuration.
+
+    Returns:
+      Whether there is a run of this configuration.
+
+    Raises:
+      UsageError: if there is a run of another one.
+    """
+    try:
+      there = _statements(self.config_gin.read_text(encoding="utf-8"))
+    except OSError:
+      return False
+    diff = list(difflib.ndiff(there, _statements(config)))
+    old = [line[2:] for line in diff if line.startswith("- ")]
+    new = [line[2:] for line in diff if line.startswith("+ ")]
+    if old or new:
+      raise errors.UsageError(
+        f"{self.path} holds a run of another configuration: it has "
+        f"{errors.listing(old, 3)}, and this one {errors.listing(new, 3)}. "
+        "Choose another --output_dir, or give the flags of "
+        f"{self.path / 'command.sh'} to go on with that run"
+      )
+    return True
+
+  def claim(self, config: str, argv: Sequence[str]) -> bool:
+    """Makes the directory this run's own, or goes on with the run in it.
+
+    Args:
+      config: the text of the run's configuration.
+      argv: the command, word by word.
+
+    Returns:
+      Whether it goes on with a run.
+
+    Raises:
+      UsageError: if there is a run of another configuration, or one cannot
+        write there.
+    """
+    self.argv = list(argv)
+    if self.check(config):
+      return True
+    try:
+      self._write("command.sh", f"#!/bin/sh\n{shlex.join(argv)}\n")
+      self._write("config.gin", config)  # the last: it makes the claim
+    except OSError as error:
+      raise errors.UsageError(
+        f"cannot write to the output directory {self.path}: {error.strerror}. "
+        "Choose another --output_dir"
+      ) from error
+    return False
+
+  def write_student(self, config: str) -> None:
+    """Writes student.gin."""
+    self._write("student.gin", config)
+
+  def write_provenance(self, provenance: Mapping[str, Any]) -> None:
+    """Writes provenance.json; see `reports.provenance`."""
+    self._write("provenance.json", _json(provenance))
+
+  def write_results(self, results: Mapping[str, Any]) -> None:
+    """Writes results.json, which says that the run is finished."""
+    self._write("results.json", _json(results))
+
+  def results(self) -> dict[str, Any] | None:
+    """What came out, or None of a run that is not finished.
+
+    Raises:
+      UsageError: if results.json is not what it must be.
+    """
+    if not (self.path / "results.json").exists():
+      return None
+    return results_file.read_results(self.path)
+
+  def metrics_writer(self, start: int) -> MetricsWriter:
+    """Reports metrics from here on.
+
+    Args:
+      start: steps done; what was reported of later ones is cut.
+    """
+    return MetricsWriter(self.metrics, self.path / "tensorboard", start)
+
+  def train_seconds(self, before: int | None = None) -> float:
+    """The seconds in steps that were reported last.
+
+    Args:
+      before: only of reports up to this step; None for all.
+    """
+    seconds = [
+      row["train_seconds"]
+      for row in read_metrics(self.metrics)
+      if "train_seconds" in row and (before is None or row["step"] <= before)
+    ]
+    return seconds[-1] if seconds else 0.0
+
+  def _write(self, name: str, text: str) -> None:
+    with atomic.replacing(self.path / name) as file:
+      file.write(text)
+
+
+def _json(value: Mapping[str, Any]) -> str:
+  return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _statements(config: str) -> list[str]:
+  lines = [line.strip() for line in config.splitlines()]
+  return [line for line in lines if line and not line.startswith("#")]

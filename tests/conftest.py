@@ -1,0 +1,32 @@
+"""Makes JAX strict before anything imports it, and checks shapes at run time.
+
+Eight fake CPU devices, so that sharding is tested wherever the tests run.
+"""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+  os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from jaxtyping import install_import_hook  # noqa: E402
+
+# Shapes in annotations are checked in the tests only.
+install_import_hook("augdistill", "beartype.beartype")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture
+def shared_data():
+  """The folder of real data sets, where there is one."""
+  root = os.environ.get("AUGDISTILL_SHARED")
+  if not root:
+    pytest.skip("set AUGDISTILL_SHARED to the folder of real data sets")
+  return root

@@ -1,0 +1,94 @@
+"""Rows as arrays of one shape."""
+
+import numpy as np
+import pytest
+
+from augdistill.data.batches import (
+  eval_batches,
+  make_batch,
+  padded_length,
+  train_batches,
+)
+from augdistill.data.dataset import take
+from augdistill.data.plan import rows_at
+
+
+@pytest.fixture
+def examples(make_examples):
+  return make_examples([3, 1, 9, 4, 2], [0, 1, 0, 1, 1])
+
+
+def test_the_length_is_the_least_multiple_of_8_that_holds_all(make_examples):
+  for longest, length in ((1, 8), (8, 8), (9, 16), (17, 24)):
+    assert padded_length(make_examples([1, longest], [0, 0])) == length
+  short, long = make_examples([1], [0]), make_examples([20], [0])
+  assert padded_length(short, long) == 24
+
+
+def test_a_batch_holds_the_rows_and_masks_the_rest(examples):
+  batch = make_batch(examples, np.array([3, 0, 3]), 16)
+  assert batch.tokens.shape == batch.mask.shape == (3, 16)
+  for i, row in enumerate((3, 0, 3)):
+    length = (3, 1, 9, 4, 2)[row]
+    expected = [10 * row + j for j in range(length)] + [0] * (16 - length)
+    assert batch.tokens[i].tolist() == expected
+    assert batch.mask[i].tolist() == [j < length for j in range(16)]
+  np.testing.assert_array_equal(batch.label, [[0, 1], [1, 0], [0, 1]])
+  np.testing.assert_array_equal(batch.example_id, [3, 0, 3])
+  np.testing.assert_array_equal(batch.weight, [1, 1, 1])
+  dtypes = [np.asarray(field).dtype for field in batch[:6]]
+  i32, f32 = np.dtype("int32"), np.dtype("float32")
+  assert dtypes == [i32, bool, f32, bool, f32, i32]
+
+
+def test_training_batches_are_the_plans_rows(examples):
+  batch_at = train_batches(examples, 4, seed=3)
+  for step in (5, 0):
+    rows = rows_at(5, 4, 3, examples.fingerprint, step)
+    np.testing.assert_array_equal(batch_at(step).example_id, rows)
+    assert batch_at(step).tokens.shape == (4, 16)
+
+
+def test_example_ids_are_those_of_the_whole_data(examples):
+  batch = train_batches(take(examples, [4, 2]), 2, seed=0)(0)
+  assert sorted(batch.example_id) == [2, 4]
+
+
+def test_each_host_makes_its_share_of_the_same_batch(examples):
+  whole = train_batches(examples, 4, seed=0)(7)
+  parts = [
+    train_batches(examples, 4, seed=0, host=(i, 2))(7) for i in range(2)
+  ]
+  for field, first, second in zip(whole[:6], *parts, strict=False):
+    np.testing.assert_array_equal(field, np.concatenate([first, second]))
+
+
+def test_evaluation_counts_every_row_once(examples):
+  batches = list(eval_batches(examples, 2))
+  assert [batch.tokens.shape for batch in batches] == [(2, 16)] * 3
+  ids = np.concatenate([batch.example_id for batch in batches])
+  weight = np.concatenate([batch.weight for batch in batches])
+  np.testing.assert_array_equal(ids[weight == 1], np.arange(5))
+  # A filling row is a valid one, so that it cannot make a NaN.
+  assert batches[-1].mask.any(axis=1).all()
+
+
+def test_hosts_share_the_evaluation_too(examples):
+  parts = [list(eval_batches(examples, 4, host=(i, 2))) for i in range(2)]
+  whole = list(eval_batches(examples, 4))
+  for full, first, second in zip(whole, *parts, strict=True):
+    ids = [*first.example_id, *second.example_id]
+    np.testing.assert_array_equal(full.example_id, ids)
+
+
+def test_hosts_must_divide_the_batch(examples):
+  with pytest.raises(ValueError, match="multiple of the number of hosts, 2"):
+    train_batches(examples, 5, seed=0, host=(0, 2))
+
+
+def test_a_length_that_would_cut_rows_is_refused(examples):
+  with pytest.raises(ValueError, match="9 tokens, got 8"):
+    train_batches(examples, 2, seed=0, length=8)
+  with pytest.raises(ValueError, match="9 tokens, got 8"):
+    next(eval_batches(examples, 2, length=8))
+  assert train_batches(examples, 2, seed=0, length=32)(0).mask.shape[1] == 32
