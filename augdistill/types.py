@@ -13,7 +13,7 @@ Inputs, Outputs and View carry the copy axis first: `[n, M, ...]`.
 import dataclasses
 import enum
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Array, Bool, Float, Int, Key
@@ -158,6 +158,7 @@ class View(NamedTuple):
   stats: Metrics = {}  # noqa: RUF012  (never mutated)
 
 
+@runtime_checkable
 class Forward(Protocol):
   """`key=None` is deterministic; there is no train flag."""
 
@@ -237,6 +238,7 @@ class Clean(NamedTuple):
   pull_back: Callable[[Outputs], Float[Array, "1 B L D"]]
 
 
+@runtime_checkable
 class MakeView(Protocol):
   """(key, batch, clean, models, step) -> View; pure, traced under jit."""
 
@@ -267,6 +269,7 @@ class ViewMaker:
   needs_clean: bool = False
 
 
+@runtime_checkable
 class LossTerm(Protocol):
   """How far the student is off, un-reduced: f32[n, M].
 
@@ -284,6 +287,7 @@ class LossTerm(Protocol):
   ) -> Float[Array, "n M"]: ...
 
 
+@runtime_checkable
 class Reweight(Protocol):
   """How the copies of an example share its weight: f[n, M] -> f[M]."""
 

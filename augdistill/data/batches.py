@@ -10,13 +10,27 @@ from augdistill.data.vocabulary import PAD_ID
 from augdistill.types import Batch
 
 
-def padded_length(*examples: Examples) -> int:
-  """L: the smallest multiple of 8 that holds the longest row of these splits.
+def padded_length(examples: Examples) -> int:
+  """The smallest multiple of 8 that holds the longest row of a split."""
+  return -(-int(examples.lengths.max(initial=1)) // 8) * 8
 
-  Short texts are thus never padded to the maximal length.
+
+def batch_length(examples: Examples, rows: np.ndarray) -> int:
+  """L of a batch: a power of 2, at least 16, that holds its longest row.
+
+  It is never more than the split's `padded_length`. So short texts are not
+  padded to the longest text there is, and a run has few shapes to compile.
+
+  Args:
+    examples: where the rows are.
+    rows: i64[B] all rows of the batch, whichever host makes them.
+
+  Returns:
+    L.
   """
-  longest = max((int(e.lengths.max()) for e in examples if len(e)), default=1)
-  return -(-longest // 8) * 8
+  longest = int(examples.lengths[rows].max())
+  power = max(16, 1 << (longest - 1).bit_length())
+  return min(power, padded_length(examples))
 
 
 def make_batch(
@@ -64,19 +78,20 @@ def train_batches(
     examples: the training split, at least one row.
     batch_size: B, over all hosts.
     seed: the run's seed.
-    length: L; by default the split's own padded length.
+    length: L; by default each batch's own `batch_length`.
     host: (this host's number, number of hosts), which divides B: the host
       makes its contiguous share of every batch.
 
   Returns:
     step -> this host's rows of that step's batch.
   """
-  length = _checked_length(examples, length)
+  _check_length(examples, length)
   shard = _shard(batch_size, host)
 
   def batch_at(step: int) -> Batch:
     rows = rows_at(len(examples), batch_size, seed, examples.fingerprint, step)
-    return make_batch(examples, rows[shard], length)
+    size = length or batch_length(examples, rows)
+    return make_batch(examples, rows[shard], size)
 
   return batch_at
 
@@ -95,20 +110,19 @@ def eval_batches(
   Yields:
     ceil(N / B) batches.
   """
-  length = _checked_length(examples, length)
+  _check_length(examples, length)
   shard = _shard(batch_size, host)
   for rows, weight in evaluation_rows(len(examples), batch_size):
-    yield make_batch(examples, rows[shard], length, weight[shard])
+    size = length or batch_length(examples, rows)
+    yield make_batch(examples, rows[shard], size, weight[shard])
 
 
-def _checked_length(examples: Examples, length: int | None) -> int:
-  shortest = padded_length(examples)
+def _check_length(examples: Examples, length: int | None) -> None:
   if length is not None and length < examples.lengths.max():
     raise ValueError(
       f"length must hold the longest row, {examples.lengths.max()} tokens, "
       f"got {length}"
     )
-  return length or shortest
 
 
 def _shard(batch_size: int, host: tuple[int, int]) -> slice:

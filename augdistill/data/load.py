@@ -29,7 +29,7 @@ from augdistill.data.labels import (
 )
 from augdistill.data.rows import read_glue, read_task
 from augdistill.data.vocabulary import Vocab, load_vocab, train_vocab
-from augdistill.errors import UsageError, listing
+from augdistill.errors import UsageError, listing, suggest
 from augdistill.types import Task, TaskKind
 
 _FORMAT = 1  # of what is kept in the cache; to be raised when it changes
@@ -125,6 +125,11 @@ def load_data(config: DataConfig) -> Data:
   """
   if config.max_length < 8:
     raise UsageError(f"max_length must be at least 8, got {config.max_length}.")
+  if config.task_kind not in (None, *TaskKind):
+    raise UsageError(
+      f"--task_kind must be one of {listing(TaskKind)}, got "
+      f"'{config.task_kind}'.{suggest(config.task_kind, TaskKind)}"
+    )
   cache_dir = config.cache_dir or default_cache_dir()
   tables, declared, own_vocab = _read_tables(config, cache_dir)
   task, notes = _resolve_task(config, tables, declared)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 
@@ -11,6 +11,7 @@ from augdistill.training.step import TrainState
 from augdistill.types import Batch, Metrics
 
 
+@runtime_checkable
 class Hook(Protocol):
   """Called after each step with the number of steps done."""
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from augdistill.data.batches import (
+  batch_length,
   eval_batches,
   make_batch,
   padded_length,
@@ -21,8 +22,21 @@ def examples(make_examples):
 def test_the_length_is_the_least_multiple_of_8_that_holds_all(make_examples):
   for longest, length in ((1, 8), (8, 8), (9, 16), (17, 24)):
     assert padded_length(make_examples([1, longest], [0, 0])) == length
-  short, long = make_examples([1], [0]), make_examples([20], [0])
-  assert padded_length(short, long) == 24
+
+
+def test_a_batch_is_as_long_as_a_power_of_2_that_holds_its_rows(make_examples):
+  examples = make_examples([3, 16, 17, 33, 70], [0] * 5)
+  lengths = [batch_length(examples, np.array([0, i])) for i in range(5)]
+  assert lengths == [16, 16, 32, 64, 72]  # the split's own length caps it
+  batches = eval_batches(examples, 2)
+  assert [b.tokens.shape[1] for b in batches] == [16, 64, 72]
+
+
+def test_hosts_agree_on_the_length_of_a_batch(make_examples):
+  examples = make_examples([3, 3, 3, 40], [0] * 4)
+  for host in ((0, 2), (1, 2)):
+    batch = train_batches(examples, 4, seed=0, host=host)(0)
+    assert batch.tokens.shape == (2, 40)
 
 
 def test_a_batch_holds_the_rows_and_masks_the_rest(examples):
@@ -56,9 +70,7 @@ def test_example_ids_are_those_of_the_whole_data(examples):
 
 def test_each_host_makes_its_share_of_the_same_batch(examples):
   whole = train_batches(examples, 4, seed=0)(7)
-  parts = [
-    train_batches(examples, 4, seed=0, host=(i, 2))(7) for i in range(2)
-  ]
+  parts = [train_batches(examples, 4, seed=0, host=(i, 2))(7) for i in range(2)]
   for field, first, second in zip(whole[:6], *parts, strict=False):
     np.testing.assert_array_equal(field, np.concatenate([first, second]))
 

@@ -176,8 +176,12 @@ def test_a_nul_character_is_refused(write):
 def test_a_label_that_is_no_finite_number_is_refused(write, label):
   path = write("a.tsv", f"sentence\tlabel\na\t1.5\nb\t{label}\n")
   _refused(path, f"{path}, line 3", "'label'", repr(label))
-  path = write("a.jsonl", f'{{"sentence": "a", "label": {label}}}'.replace(
-    "nan", "NaN").replace("-inf", "-Infinity"))
+  path = write(
+    "a.jsonl",
+    f'{{"sentence": "a", "label": {label}}}'.replace("nan", "NaN").replace(
+      "-inf", "-Infinity"
+    ),
+  )
   _refused(path, f"{path}, line 1", "'label'")
 
 
