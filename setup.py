@@ -24,6 +24,7 @@ INSTALL_REQUIRES = [
   "sentencepiece>=0.2,<0.3",
   "seqio>=0.0.20,<0.1",
   "tensorflow>=2.20,<3",
+  "tensorboardX>=2.6.2,<3",
   "tensorflow-datasets>=4.9.7,<5",
 ]
 

@@ -57,15 +57,11 @@ find_python() {
  install one, or name it: PYTHON=/path/to/python$NEWEST_PYTHON bash $0"
 }
 
-# Fails where the checkout's disk cannot take the environment.
-check_disk() {
-  local free_mb
-  free_mb=$(df -Pm "$ROOT" | awk 'NR > 1 {
-    for (i = 2; i <= NF; i++) if ($i ~ /^[0-9]+%$/) { print $(i - 1); exit } }')
-  if [ -n "$free_mb" ] && [ "$free_mb" -lt "$NEEDED_MB" ]; then
-    fail "the environment needs $NEEDED_MB MB and the disk of $ROOT has\
- $free_mb MB free; free some space and run this again"
-  fi
+# Prints the MB that are free on the checkout's disk; many, if df cannot say.
+free_mb() {
+  df -Pm "$ROOT" | awk '
+    NR == 2 { for (i = 2; i <= NF; i++) if ($i ~ /%$/) { mb = $(i - 1); exit } }
+    END { print mb == "" ? 1000000 : mb }'
 }
 
 # Shows the latest line of its input in place, where there is a terminal.
@@ -79,19 +75,31 @@ show_progress() {
 
 # Ends the script with the reason for which pip printed $1.
 explain_failure() {
-  if grep -qE 'No space left|Errno 28|[Qq]uota exceeded' <<<"$1"; then
-    fail "the disk is full; about $NEEDED_MB MB are needed for $VENV, and some\
- for ${TMPDIR:-/tmp} and pip's cache; free some space and run this again"
-  elif grep -qE 'Retry\(|ProxyError|SSLError|[Tt]imed out' <<<"$1"; then
-    fail "pip cannot reach its package registry; check the network, or pip's\
+  local reason
+  case $1 in
+    *"No space left"* | *"Errno 28"* | *"uota exceeded"*) reason=disk ;;
+    *"Retry("* | *ProxyError* | *SSLError* | *"imed out"*) reason=network ;;
+    *"No matching distribution"* | *ResolutionImpossible*) reason=registry ;;
+    *) reason=other ;;
+  esac
+  if [ "$(free_mb)" -lt 50 ]; then reason=disk; fi
+  case $reason in
+    disk)
+      fail "the disk is full; about $NEEDED_MB MB are needed for $VENV, and\
+ some for ${TMPDIR:-/tmp} and pip's cache; free some space and run this again"
+      ;;
+    network)
+      fail "pip cannot reach its package registry; check the network, or pip's\
  settings (index, proxy, certificates), and run this again"
-  elif grep -q 'from versions: none' <<<"$1"; then
-    fail "pip's registry has nothing for $(sed -n \
-      's/.*No matching distribution found for //p' <<<"$1") on this machine\
- ($(uname -sm)), or it cannot be reached; check pip's settings"
-  fi
-  fail "the installation failed: $(grep -i error <<<"$1" | tail -n 1 |
-    cut -c 1-300)"
+      ;;
+    registry)
+      fail "pip's registry lacks a version of launch/constraints.txt for this\
+ machine ($(uname -sm)), or cannot be reached; check the network and pip's\
+ settings (index, proxy, certificates), and run this again"
+      ;;
+  esac
+  fail "the installation failed: $(printf '%s\n' "$1" | grep -i error |
+    tail -n 1 | cut -c 1-300)"
 }
 
 # Installs into .venv; the arguments are pip's. What pip complains of is kept
@@ -119,7 +127,10 @@ make_environment() {
     ! "$VENV/bin/python" -c 'import pip' 2>/dev/null; then
     find_python
     rm -rf "$VENV"
-    check_disk
+    if [ "$(free_mb)" -lt "$NEEDED_MB" ]; then
+      fail "the environment needs $NEEDED_MB MB and the disk of $ROOT has\
+ $(free_mb) MB free; free some space and run this again"
+    fi
     complaints=$("$INTERPRETER" -m venv "$VENV" 2>&1) ||
       explain_failure "${complaints:-error: $INTERPRETER -m venv $VENV}"
   fi

@@ -59,7 +59,7 @@ def test_the_layer_of_inputs_is_static_and_their_arrays_are_not():
   np.testing.assert_array_equal(jax.jit(entry)(inputs), 2.0)
 
 
-def test_inputs_pass_through_lowering_shapes_and_gradients():
+def test_inputs_pass_through_shapes_and_gradients():
   inputs = Inputs(MASK, embeddings=jnp.ones((1, 2, 3, 4)))
 
   def total(embeddings, inputs):
@@ -67,11 +67,8 @@ def test_inputs_pass_through_lowering_shapes_and_gradients():
     return jnp.sum(moved.embeddings)
 
   ones = jnp.ones((1, 2, 3, 4))
-  jax.jit(total).lower(ones, inputs)
   assert jax.eval_shape(total, ones, inputs).shape == ()
   np.testing.assert_array_equal(jax.grad(total)(ones, inputs), 1.0)
-  shapes = jax.tree.map(lambda x: x.shape, inputs)
-  assert shapes.mask == (1, 2, 3) and shapes.tokens is None
 
 
 def test_the_tests_check_shapes():

@@ -5,6 +5,8 @@ References:
   arXiv:2210.11768, equation 2 and table 6.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -12,7 +14,7 @@ from jaxtyping import Array, Float
 from augdistill import prng
 from augdistill.types import Inputs, Models, View, ViewMaker
 
-DIRECTIONS = ("ascent", "descent", "random")
+DIRECTIONS = {"ascent": 1.0, "descent": -1.0, "random": None}
 
 
 def table_scale(models: Models) -> Float[Array, ""]:
@@ -22,11 +24,7 @@ def table_scale(models: Models) -> Float[Array, ""]:
   table then fits another.
   """
   table = models.student.table(models.student_params).astype(jnp.float32)
-  rows = models.lexicon.producible[:, None]
-  count = jnp.maximum(jnp.sum(rows), 1) * table.shape[-1]
-  mean = jnp.sum(jnp.where(rows, table, 0.0)) / count
-  square = jnp.where(rows, jnp.square(table - mean), 0.0)
-  return jnp.sqrt(jnp.sum(square) / count)
+  return jnp.std(table, where=models.lexicon.producible[:, None])
 
 
 def perturb_by_sign(
@@ -50,10 +48,10 @@ def perturb_by_sign(
     A maker of a view that enters the student at its embeddings.
 
   Raises:
-    ValueError: if delta is negative or the direction unknown.
+    ValueError: if delta is negative or infinite, or the direction unknown.
   """
-  if not delta >= 0:
-    raise ValueError(f"delta must be >= 0, got {delta}")
+  if not 0 <= delta < math.inf:
+    raise ValueError(f"delta must be a number >= 0, got {delta}")
   if direction not in DIRECTIONS:
     raise ValueError(
       f"direction must be one of {', '.join(DIRECTIONS)}, got {direction!r}"
@@ -61,20 +59,17 @@ def perturb_by_sign(
 
   def make(key, batch, clean, models, step):
     del step
-    sign = {"ascent": 1.0, "descent": -1.0}.get(direction)
-    if sign is None:
-      shape = clean.gradient.shape[2:]
-      keys = prng.per_example(prng.stream(key, "sign"), batch.example_id)
-      way = jax.vmap(lambda k: jax.random.rademacher(k, shape, jnp.float32))(
-        keys
-      )[None]
-    else:
-      way = sign * jnp.sign(clean.gradient.astype(jnp.float32))
-    size = delta * table_scale(models) if relative else jnp.float32(delta)
     words = models.student.embed(models.student_params, batch.tokens)[None]
-    offset = jax.lax.stop_gradient(size * way).astype(words.dtype)
+    if direction == "random":
+      keys = prng.per_example(prng.stream(key, "sign"), batch.example_id)
+      way = jax.vmap(lambda k: jax.random.rademacher(k, words.shape[2:]))(keys)
+      way = way[None].astype(jnp.float32)
+    else:
+      way = DIRECTIONS[direction] * jnp.sign(clean.gradient.astype(jnp.float32))
+    size = delta * table_scale(models) if relative else delta
     # The gradient at padding is 0 already; a random sign there is not.
-    offset = jnp.where(batch.mask[None, ..., None], offset, 0)
+    offset = jnp.where(batch.mask[None, ..., None], size * way, 0.0)
+    offset = jax.lax.stop_gradient(offset).astype(words.dtype)
     return View(
       student=Inputs(mask=batch.mask[None], embeddings=words + offset),
       teacher=clean.teacher,

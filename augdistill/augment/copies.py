@@ -32,7 +32,9 @@ def repeat(maker: ViewMaker, copies: int) -> ViewMaker:
     return prng.stream(key, f"copy {copy}")
 
   def partners(key, batch):
-    return stack([maker.partners(copy_key(key, i), batch) for i in range(copies)])
+    return stack(
+      [maker.partners(copy_key(key, i), batch) for i in range(copies)]
+    )
 
   def make(key, batch, clean, models, step):
     def one(i):

@@ -27,9 +27,14 @@ def draw_partners(key: Key[Array, ""], batch: Batch) -> Int[Array, "1 B"]:
     i32[1, B], the partner's row.
   """
   real = batch.weight > 0
+  # A data set smaller than the batch shows an example twice: each showing
+  # draws for itself, or they would be neighbours in the circle, always.
+  same = (batch.example_id[:, None] == batch.example_id[None]) & real[None]
+  showing = jnp.sum(jnp.tril(same, -1), axis=1)
   keys = prng.per_example(key, batch.example_id)
-  score = jax.vmap(jax.random.uniform)(keys)
-  # Two rows of the same example tie; the stable sort then keeps their order.
+  score = jax.vmap(lambda k, i: jax.random.uniform(jax.random.fold_in(k, i)))(
+    keys, showing
+  )
   order = jnp.argsort(jnp.where(real, score, jnp.inf), stable=True)
   rank = jnp.argsort(order)
   count = jnp.maximum(jnp.sum(real), 1)
@@ -62,7 +67,7 @@ def exchangeable(batch: Batch, lexicon: Lexicon) -> Bool[Array, "n B L"]:
 def draw_lambda(
   key: Key[Array, ""], batch: Batch, lam: float, alpha: float | None
 ) -> Float[Array, "n B"]:
-  """The anchor's share of each copy of each row: `lam`, or Beta(alpha, alpha)."""
+  """The anchor's share in each copy of each row: `lam`, or a Beta draw."""
   copies = batch.partner.weight.shape[0]
   if alpha is None:
     return jnp.full((copies, *batch.weight.shape), lam, jnp.float32)
@@ -83,7 +88,8 @@ def mix_embeddings(lam: float = 0.5, alpha: float | None = None) -> ViewMaker:
 
   in the student's and in the teacher's own embedding space, with the same
   lambda and partner. Past the end of the shorter of the two texts, the longer
-  one stands alone; the view is as long as the longer one.
+  one stands alone; the view is as long as the longer one. A parent whose
+  share is 0 is not there at all, so lambda = 1 gives the anchor.
 
   Args:
     lam: lambda in [0, 1], the anchor's share; AugPro uses 0.5.
@@ -102,20 +108,22 @@ def mix_embeddings(lam: float = 0.5, alpha: float | None = None) -> ViewMaker:
     del clean, step
     other = batch.partner
     share = draw_lambda(prng.stream(key, "lambda"), batch, lam, alpha)
-    both = batch.mask[None] & other.mask
-    weight = jnp.where(both, share[..., None], 1.0 * batch.mask[None])
+    has_a = batch.mask[None] & (share > 0)[..., None]
+    has_b = other.mask & (share < 1)[..., None]
+    alone = has_a.astype(jnp.float32)
+    weight = jnp.where(has_a & has_b, share[..., None], alone)[..., None]
 
     def inputs(network, params):
-      a, b = network.embed(params, batch.tokens), network.embed(params, other.tokens)
-      w = weight[..., None].astype(a.dtype)
-      mixed = w * a[None] + (1 - w) * b
-      return Inputs(mask=batch.mask[None] | other.mask, embeddings=mixed)
+      if network is None:
+        return None
+      a = network.embed(params, batch.tokens)[None]
+      b = network.embed(params, other.tokens)
+      w = weight.astype(a.dtype)
+      return Inputs(mask=has_a | has_b, embeddings=w * a + (1 - w) * b)
 
     return View(
       student=inputs(models.student, models.student_params),
-      teacher=inputs(models.teacher, models.teacher_params)
-      if models.teacher
-      else None,
+      teacher=inputs(models.teacher, models.teacher_params),
       label=mix_labels(batch, share),
       has_label=batch.has_label[None] & other.has_label,
       weight=jnp.broadcast_to(batch.weight[None], share.shape),

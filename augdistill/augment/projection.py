@@ -104,24 +104,25 @@ def project_to_tokens(maker: ViewMaker) -> ViewMaker:
       table = models.student.table(models.student_params)
     queries, table = jax.lax.stop_gradient((queries, table))
     token, score = nearest_tokens(queries, table, models.lexicon.producible)
-    # A token stays allowed where it stands, also one that may not be produced
-    # (an unknown piece): a perturbation of size 0 changes nothing.
-    own = jnp.take(table, batch.tokens, axis=0)
-    length = jnp.linalg.norm(own.astype(jnp.float32), axis=-1)
-    own_score = jnp.einsum(
-      "nbld,bld->nbl", queries, own, preferred_element_type=jnp.float32
-    ) / jnp.maximum(length, 1e-30)[None]
-    keep = ~jnp.take(models.lexicon.producible, batch.tokens)[None]
-    token = jnp.where(keep & (own_score >= score), batch.tokens[None], token)
+    # A token may stay where it stands even if it must not be produced (an
+    # unknown piece): a perturbation of size 0 changes nothing.
+    own = jnp.take(table, batch.tokens, axis=0).astype(jnp.float32)
+    dot = jnp.einsum("nbld,bld->nbl", queries.astype(jnp.float32), own)
+    norm = jnp.linalg.norm(own, axis=-1)[None]
+    stays = ~jnp.take(models.lexicon.producible, batch.tokens)[None]
+    stays &= dot >= score * norm
     free = exchangeable(batch, models.lexicon)
-    tokens = jnp.where(free, token, batch.tokens[None])
+    tokens = jnp.where(free & ~stays, token, batch.tokens[None])
     return as_token_view(view, batch, tokens, free)
 
   return ViewMaker(make, maker.partners, maker.needs_clean)
 
 
 def as_token_view(
-  view: View, batch: Batch, tokens: Int[Array, "n B L"], free: Bool[Array, "n B L"]
+  view: View,
+  batch: Batch,
+  tokens: Int[Array, "n B L"],
+  free: Bool[Array, "n B L"],
 ) -> View:
   """`view` with `tokens` for both models, and what became of the tokens."""
   mask = jnp.broadcast_to(batch.mask[None], tokens.shape)
@@ -142,12 +143,18 @@ def token_stats(
   A token that both parents have counts as the anchor's (a); so "changed" is
   "from_b" plus "from_neither".
   """
-  counted = free * weight[..., None]
+  counted = jnp.where(free, weight[..., None], 0.0)
   total = jnp.sum(counted)
+
+  def share(where):
+    return jnp.sum(counted, where=where), total
+
   changed = tokens != batch.tokens[None]
-  stats = {"changed": (jnp.sum(counted * changed), total)}
-  if batch.partner is not None:
-    from_b = changed & (tokens == batch.partner.tokens)
-    stats["from_b"] = (jnp.sum(counted * from_b), total)
-    stats["from_neither"] = (jnp.sum(counted * (changed & ~from_b)), total)
-  return stats
+  if batch.partner is None:
+    return {"changed": share(changed)}
+  from_b = tokens == batch.partner.tokens
+  return {
+    "changed": share(changed),
+    "from_b": share(changed & from_b),
+    "from_neither": share(changed & ~from_b),
+  }

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
 
 from augdistill import prng
 from augdistill.augment.mixing import (
@@ -11,7 +12,20 @@ from augdistill.augment.mixing import (
   mix_labels,
 )
 from augdistill.augment.projection import as_token_view
-from augdistill.types import Inputs, View, ViewMaker
+from augdistill.types import Batch, Inputs, View, ViewMaker
+
+
+def draw_uniform(key: Key[Array, ""], batch: Batch) -> Float[Array, "n B L"]:
+  """Uniform in [0, 1) for every position of every copy of every row."""
+  length = batch.tokens.shape[-1]
+  return jnp.stack(
+    [
+      jax.vmap(lambda k: jax.random.uniform(k, (length,)))(
+        prng.per_example(key, batch.example_id, copy)
+      )
+      for copy in range(batch.partner.weight.shape[0])
+    ]
+  )
 
 
 def mix_tokens(lam: float = 0.5) -> ViewMaker:
@@ -36,29 +50,20 @@ def mix_tokens(lam: float = 0.5) -> ViewMaker:
 
   def make(key, batch, clean, models, step):
     del clean, step
+    other = batch.partner
     free = exchangeable(batch, models.lexicon)
-    copies, _, length = free.shape
-    take_b = jnp.stack(
-      [
-        jax.vmap(lambda k: jax.random.uniform(k, (length,)))(
-          prng.per_example(key, batch.example_id, copy)
-        )
-        >= lam
-        for copy in range(copies)
-      ]
-    )
-    from_b = free & take_b
-    tokens = jnp.where(from_b, batch.partner.tokens, batch.tokens[None])
-    words = jnp.sum(batch.mask & ~jnp.take(models.lexicon.protected, batch.tokens), -1)
-    share_b = jnp.sum(from_b, -1) / jnp.maximum(words, 1)[None]
+    from_b = free & (draw_uniform(key, batch) >= lam)
+    tokens = jnp.where(from_b, other.tokens, batch.tokens[None])
+    words = batch.mask & ~jnp.take(models.lexicon.protected, batch.tokens)
+    count = jnp.maximum(jnp.sum(words, axis=-1), 1)
+    share_a = 1.0 - jnp.sum(from_b, axis=-1) / count[None]
+    inputs = Inputs(mask=batch.mask[None], tokens=tokens)
     view = View(
-      student=Inputs(mask=batch.mask[None], tokens=tokens),
-      teacher=Inputs(mask=batch.mask[None], tokens=tokens)
-      if models.teacher
-      else None,
-      label=mix_labels(batch, 1.0 - share_b),
-      has_label=batch.has_label[None] & batch.partner.has_label,
-      weight=jnp.broadcast_to(batch.weight[None], take_b.shape[:2]),
+      student=inputs,
+      teacher=inputs if models.teacher else None,
+      label=mix_labels(batch, share_a),
+      has_label=batch.has_label[None] & other.has_label,
+      weight=jnp.broadcast_to(batch.weight[None], share_a.shape),
     )
     return as_token_view(view, batch, tokens, free)
 

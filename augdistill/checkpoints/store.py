@@ -25,10 +25,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 
 from augdistill import errors
-from augdistill.checkpoints import flat
+from augdistill.checkpoints import flat, saved
 
 _LOG = logging.getLogger(__name__)
 _ITEM = "state"
@@ -73,7 +72,6 @@ class Store:
     self._keep = keep
     self._best_metric = best_metric
     self._sign = 1 if higher else -1
-    self._handler = ocp.PyTreeCheckpointHandler()
     self._manager: ocp.CheckpointManager | None = None
     self._metrics: dict[int, Mapping[str, float]] = {}
     self._torn: set[int] = set()
@@ -163,9 +161,10 @@ class Store:
     templates = dict(zip(names, leaves, strict=True))
 
     def read(step: int) -> Any:
-      self._check_fit(step, templates)
-      arrays = self._read(
-        step, {n: flat.sharding(t) for n, t in templates.items()}
+      path = self._arrays(step)
+      saved.check_fit(path, templates)
+      arrays = saved.read(
+        path, {n: flat.sharding(t) for n, t in templates.items()}
       )
       treedef = jax.tree.structure(template)
       return jax.tree.unflatten(
@@ -188,12 +187,11 @@ class Store:
     """
 
     def read(step: int) -> dict[str, Any]:
-      names = [n for n in self._shapes(step) if n.startswith("params/")]
+      path = self._arrays(step)
+      names = [n for n in saved.shapes(path) if n.startswith("params/")]
       if not names:
-        raise errors.RunError(
-          f"checkpoint {self._directory / str(step)} holds no parameters"
-        )
-      return flat.nested(self._read(step, dict.fromkeys(names)))["params"]
+        raise errors.RunError(f"checkpoint {path} holds no parameters")
+      return flat.nested(saved.read(path, dict.fromkeys(names)))["params"]
 
     return self._newest_readable(read, step)
 
@@ -250,6 +248,9 @@ class Store:
     ranked = [(self._sign * v, s) for s, v in values.items() if v == v]
     return max(ranked)[1] if ranked else None
 
+  def _arrays(self, step: int) -> pathlib.Path:
+    return self._directory / str(step) / _ITEM
+
   @contextlib.contextmanager
   def _failures_named(self) -> Iterator[None]:
     try:
@@ -283,42 +284,6 @@ class Store:
     raise errors.RunError(
       f"no readable checkpoint{which} in {self._directory}; there are: {known}."
       " Remove the directory to start anew"
-    )
-
-  def _item(self, step: int) -> epath.Path:
-    return epath.Path(self._directory / str(step) / _ITEM)
-
-  def _shapes(self, step: int) -> dict[str, str]:
-    """Name -> dtype[shape] of each stored array."""
-    tree = self._handler.metadata(self._item(step)).tree
-    return {n: flat.spell(m.dtype, m.shape) for n, m in tree.items()}
-
-  def _check_fit(self, step: int, templates: Mapping[str, Any]) -> None:
-    stored = self._shapes(step)
-    wanted = {n: flat.spell(t.dtype, t.shape) for n, t in templates.items()}
-    for name in {**wanted, **stored}:
-      if stored.get(name) != wanted.get(name):
-        raise errors.RunError(
-          f"checkpoint {self._directory / str(step)} does not fit this model: "
-          f"{name} is {stored.get(name, 'missing')} there and "
-          f"{wanted.get(name, 'unknown')} here"
-        )
-
-  def _read(self, step: int, shardings: Mapping[str, Any]) -> dict[str, Any]:
-    """The arrays named, as NumPy arrays where the sharding is None."""
-    restore_args = {
-      name: ocp.RestoreArgs(restore_type=np.ndarray)
-      if sharding is None
-      else ocp.ArrayRestoreArgs(sharding=sharding)
-      for name, sharding in shardings.items()
-    }
-    return self._handler.restore(
-      self._item(step),
-      args=ocp.args.PyTreeRestore(
-        item=dict.fromkeys(shardings, 0),
-        restore_args=restore_args,
-        partial_restore=True,
-      ),
     )
 
 

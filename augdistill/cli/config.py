@@ -1,31 +1,24 @@
-"""gin: from files, flags and bindings to one RunConfig, and back to text.
-
-gin only evaluates factories here; nothing that it wrapped runs under jit.
-"""
+"""The configuration of a run: from files, flags and bindings, and as text."""
 
 import argparse
-import contextlib
 import dataclasses
 import functools
-import importlib.util  # gin finds packaged files only if this is imported
 import inspect
-import logging
-import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import gin
 import optax
 
 from augdistill.augment.methods import RECIPES, Recipe
 from augdistill.cli import flags
+from augdistill.cli.bindings import configurable, parsed
 from augdistill.data.load import DataConfig
-from augdistill.errors import UsageError, suggest
+from augdistill.errors import UsageError
 from augdistill.models.enct5 import EncT5Config
 from augdistill.models.sizes import enct5_config
 from augdistill.training.methods import build_method
 from augdistill.training.optimizers import make_optimizer
-from augdistill.types import Task, TaskKind
+from augdistill.types import TaskKind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,14 +33,14 @@ class RunConfig:
     method: in the grammar of `augdistill.augment.methods`.
     num_steps: optimizer steps of the whole run.
     batch_size: B, rows of a step over all devices.
-    seed: of parameters, order, draws, dropout, held-out rows.
+    seed: of parameters, order, draws, dropout.
     teacher: directory of a fine-tuned run, or None.
     teacher_dropout: whether the teacher drops out while it teaches.
     num_microbatches: parts into which a batch is cut to save memory.
     model_parallel: devices over which parameters are cut.
     eval_batch_size: rows of an evaluation batch.
     eval_period: steps between evaluations on validation rows, each with a
-      checkpoint; by default a tenth of the run.
+      checkpoint; by default about a tenth of the run.
     log_period: steps between lines of metrics.
     keep_checkpoints: how many of the newest are kept, besides the best.
     recipes: the views that a method may name.
@@ -73,58 +66,23 @@ class RunConfig:
   )
 
   def __post_init__(self):
-    for name in ("num_steps", "batch_size", "num_microbatches", "log_period",
-                 "eval_batch_size", "model_parallel", "keep_checkpoints"):
+    for name in (
+      *("num_steps", "batch_size", "num_microbatches", "model_parallel"),
+      *("eval_batch_size", "eval_period", "log_period", "keep_checkpoints"),
+    ):
       value = getattr(self, name)
-      if not isinstance(value, int) or value < 1:
-        raise UsageError(f"{name} must be a positive whole number, got {value!r}")
-    if self.batch_size % self.num_microbatches:
-      raise UsageError(
-        f"num_microbatches must divide the batch size {self.batch_size}, got "
-        f"{self.num_microbatches}"
-      )
+      if value is not None and value < 1:
+        raise UsageError(f"{name} must be at least 1, got {value}")
+    if not 0 <= self.seed < 2**32:
+      raise UsageError(f"seed must be in [0, 2^32), got {self.seed}")
 
 
-@dataclasses.dataclass(frozen=True)
-class Served:
-  """What a trained run needs to be used without its teacher.
-
-  Attributes:
-    model: the network's shape.
-    task: what its outputs mean.
-    max_length: tokens kept of a text.
-  """
-
-  model: EncT5Config
-  task: Task
-  max_length: int
-
-
-_FACTORIES = (RunConfig, DataConfig, Served, EncT5Config, Task, make_optimizer)
-for _factory in _FACTORIES:
-  gin.external_configurable(_factory, module="augdistill")
-_SHAPE = gin.external_configurable(enct5_config, module="augdistill")
-_WRAPPED = {
-  name: gin.external_configurable(recipe.make, name=name, module="augdistill")
-  for name, recipe in RECIPES.items()
+_RUN = configurable(RunConfig)
+_VIEWS = {
+  name: configurable(recipe.make, name) for name, recipe in RECIPES.items()
 }
-
-
-def recipes() -> dict[str, Recipe]:
-  """All recipes, with defaults as gin has them now: `mixup.alpha = 0.4`."""
-  return {
-    name: dataclasses.replace(
-      recipe, make=_bound(_WRAPPED.get(name), recipe.make)
-    )
-    for name, recipe in RECIPES.items()
-  }
-
-
-def _bound(wrapped: Callable | None, factory: Callable) -> Callable:
-  """`factory` with what gin has bound to it, for when gin is empty again."""
-  if wrapped is None:
-    return factory
-  return functools.partial(factory, **gin.get_bindings(wrapped))
+for _factory in (DataConfig, enct5_config, make_optimizer):
+  configurable(_factory)
 
 
 def resolve(
@@ -143,108 +101,32 @@ def resolve(
   Raises:
     UsageError: for anything that gin or a factory does not accept.
   """
-  search = [p for p in args.gin_search_paths.split(",") if p]
+  search = [path for path in args.gin_search_paths.split(",") if path]
+  files = [f"augdistill/configs/{run_file}", *args.gin_file]
   bindings = [*extra, *flags.macro_bindings(args), *args.gin_bindings]
-  with parsed([run_file, *args.gin_file], bindings, search):
-    try:
-      config = gin.get_configurable(RunConfig)()
-      # Every factory is called once, through gin, before anything costs time:
-      # a typo shows at once, and the operative text is complete.
-      config.model(vocab_size=8, num_outputs=2)
-      through_gin = {
-        name: dataclasses.replace(recipe, make=_WRAPPED.get(name, recipe.make))
-        for name, recipe in RECIPES.items()
-      }
-      build_method(config.method, TaskKind.CLASSES, through_gin)
-      config = dataclasses.replace(
-        config,
-        model=_bound(_SHAPE, enct5_config),
-        recipes=recipes(),
-      )
-    except (UsageError, TypeError, ValueError) as error:
-      raise UsageError(_gin_message(error)) from error
-    text = gin.operative_config_str()
-  _check_macros(args.gin_bindings, text)
-  return config, text
+  with parsed(files, bindings, search):
+    config = _RUN()
+    # Every factory is called once, through gin, before anything costs time:
+    # a typo shows at once, and the operative text is complete.
+    shape = config.model(vocab_size=8, num_outputs=2)
+    build_method(config.method, TaskKind.CLASSES, _recipes(_VIEWS))
+    config = dataclasses.replace(
+      config,
+      model=functools.partial(dataclasses.replace, shape),
+      recipes=_recipes({n: _bound(view) for n, view in _VIEWS.items()}),
+    )
+    return config, gin.operative_config_str()
 
 
-def _check_macros(bindings: Sequence[str], text: str) -> None:
-  """gin takes any macro; one that nothing reads is a typo."""
-  used = re.findall(r"^([A-Z][A-Z_0-9]*) = ", text, re.MULTILINE)
-  for binding in bindings:
-    name = binding.split("=")[0].strip()
-    if re.fullmatch(r"[A-Z][A-Z_0-9]*", name) and name not in used:
-      raise UsageError(
-        f"no macro is called {name}; there are {', '.join(used)}."
-        + suggest(name, used)
-      )
+def _recipes(makers: Mapping[str, Callable]) -> dict[str, Recipe]:
+  """All recipes, with these factories: `mixup.alpha = 0.4` is a default."""
+  return {
+    name: dataclasses.replace(RECIPES[name], make=make)
+    for name, make in makers.items()
+  }
 
 
-@contextlib.contextmanager
-def parsed(
-  files: Sequence[str], bindings: Sequence[str] = (), search: Sequence[str] = ()
-) -> Iterator[None]:
-  """gin with exactly these files and bindings; empty again afterwards.
-
-  So what is set for one model never reaches another one.
-  """
-  package = os.path.dirname(
-    importlib.util.find_spec("augdistill.configs").origin
-  )
-  gin.clear_config()
-  gin.config._LOCATION_PREFIXES[:] = ["", *search, package]
-  logging.disable(logging.ERROR)  # gin reports every path that it tries.
-  try:
-    gin.parse_config_files_and_bindings(list(files), list(bindings))
-  except Exception as error:  # gin raises nearly every kind there is.
-    raise UsageError(_gin_message(error)) from error
-  finally:
-    logging.disable(logging.NOTSET)
-  try:
-    yield
-  finally:
-    gin.clear_config()
-
-
-def load_served(path: str) -> Served:
-  """Reads a `student.gin`.
-
-  Raises:
-    UsageError: if it is missing or does not fit.
-  """
-  with parsed([path]):
-    try:
-      return gin.get_configurable(Served)()
-    except (TypeError, ValueError) as error:
-      raise UsageError(f"{path}: {_gin_message(error)}") from error
-
-
-def served_text(served: Served) -> str:
-  """The gin text that `load_served` reads."""
-  lines = [
-    "# What this model needs to be used without its teacher.",
-    "Served.model = @EncT5Config()",
-    "Served.task = @Task()",
-    f"Served.max_length = {served.max_length}",
-  ]
-  for thing in (served.model, served.task):
-    for field in dataclasses.fields(thing):
-      value = getattr(thing, field.name)
-      value = str(value) if isinstance(value, TaskKind) else value
-      lines.append(f"{type(thing).__name__}.{field.name} = {value!r}")
-  return "\n".join(lines) + "\n"
-
-
-def _gin_message(error: Exception) -> str:
-  """gin's explanation in one line, with the near name where there is one."""
-  text = str(error).split("\n  In call to configurable")[0]
-  if isinstance(error, UsageError):
-    return text
-  text, hint = " ".join(text.split()), ""
-  known = {f.__name__: f for f in (*_FACTORIES, enct5_config)} | _WRAPPED
-  if name := re.search(r"No configurable matching '([^']+)'", text):
-    hint = suggest(name[1].split("/")[-1], known)
-  elif found := re.search(r"'(\S+)' doesn't have a parameter named '(\S+)'", text):
-    parameters = inspect.signature(known[found[1]]).parameters
-    hint = f"; it has {', '.join(parameters)}." + suggest(found[2], parameters)
-  return f"the configuration does not hold: {text[:500]}{hint}"
+def _bound(configured: Callable) -> Callable:
+  """A factory with what gin has bound to it, for when gin is empty again."""
+  bindings = gin.get_bindings(configured)
+  return functools.partial(inspect.unwrap(configured), **bindings)

@@ -1,6 +1,6 @@
-"""Trains a small student with a teacher, and with augmentation.
+r"""Trains a small student with a teacher, and with augmentation.
 
-  augdistill distill --train train.tsv --test test.tsv --teacher teacher \\
+  augdistill distill --train train.tsv --test test.tsv --teacher teacher \
       --method kd+augpro_mix+augpro_fgsm --output_dir student
 
 A method is a base, ft (labels alone) or kd (labels and teacher), plus views:

@@ -16,6 +16,7 @@ MACROS = {
   "max_length": "MAX_LENGTH",
   "tfds_data_dir": "TFDS_DATA_DIR",
   "train_examples": "TRAIN_EXAMPLES",
+  "teacher": "TEACHER",
   "model": "MODEL",
   "method": "METHOD",
   "teacher_dropout": "TEACHER_DROPOUT",
@@ -91,7 +92,10 @@ def add_training(parser: argparse.ArgumentParser) -> None:
 def add_gin(parser: argparse.ArgumentParser) -> None:
   """T5X's way to set anything."""
   group = parser.add_argument_group(
-    "gin", "as in T5X; later files and bindings win, and flags over files"
+    "gin",
+    "as in T5X: --gin.NAME=VALUE sets a macro or a parameter, for example "
+    "--gin.make_optimizer.warmup_fraction=0.1; it wins over flags, and flags "
+    "win over files",
   )
   group.add_argument(
     "--gin_file",
@@ -105,12 +109,6 @@ def add_gin(parser: argparse.ArgumentParser) -> None:
     metavar="DIR[,DIR]",
     default="",
     help="where gin files are looked for, before the installed configs",
-  )
-  group.add_argument(
-    "--gin.NAME",
-    dest="gin_example",
-    metavar="VALUE",
-    help="--gin.NAME=VALUE sets a macro or a parameter",
   )
 
 

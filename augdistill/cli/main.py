@@ -17,6 +17,11 @@ COMMANDS = {
   "augment": "show what augmented texts look like, and count changes",
   "table": "compare finished runs in a table",
 }
+# What the machine or the caller's paths are to blame for, not a bug.
+_NOT_OURS = (
+  *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
+  *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+)
 EPILOG = """\
 examples:
   augdistill finetune --train train.tsv --test test.tsv --output_dir teacher
@@ -44,14 +49,16 @@ def main(argv: Sequence[str] | None = None) -> int:
   except AugdistillError as error:
     print(f"augdistill: error: {error}", file=sys.stderr)
     return error.exit_code
+  except SystemExit as stop:  # --help; or SIGTERM before the first step.
+    return stop.code or 0
   except BrokenPipeError:  # The reader of our output has gone, as `head` does.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
   except KeyboardInterrupt:
-    print("augdistill: interrupted; the last checkpoint is kept", file=sys.stderr)
+    print("augdistill: interrupted", file=sys.stderr)
     return 130
   except OSError as error:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+    if error.errno not in _NOT_OURS:
       raise
     where = f" ({error.filename})" if error.filename else ""
     print(f"augdistill: error: {error.strerror}{where}", file=sys.stderr)
@@ -74,7 +81,7 @@ def _run(argv: list[str]) -> int:
       + suggest(name, COMMANDS)
     )
   command = importlib.import_module(f"augdistill.cli.{name}")
-  parser = argparse.ArgumentParser(
+  parser = _Parser(
     prog=f"augdistill {name}",
     description=f"{command.__doc__}",
     formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -85,6 +92,13 @@ def _run(argv: list[str]) -> int:
   args.gin_bindings = _gin_bindings(parser, rest, hasattr(args, "gin_file"))
   args.argv = argv
   return command.run(args) or 0
+
+
+class _Parser(argparse.ArgumentParser):
+  """Says what is wrong in one line, without the usage around it."""
+
+  def error(self, message: str):
+    raise UsageError(f"{message}. See {self.prog} --help")
 
 
 def _overview() -> str:
@@ -107,7 +121,9 @@ def _gin_bindings(
       bindings.append(f"{name.strip()} = {value}")
       continue
     if takes_gin and binding != argument:
-      raise UsageError(f"a binding must read --gin.NAME=VALUE, got {argument!r}")
+      raise UsageError(
+        f"a binding must read --gin.NAME=VALUE, got {argument!r}"
+      )
     known = [o for action in parser._actions for o in action.option_strings]
     raise UsageError(
       f"{parser.prog} does not know {argument!r}."

@@ -1,8 +1,24 @@
-"""Asked to stop: SIGTERM is noticed, and the loop ends at the next step."""
+"""Asked to stop by SIGTERM, as schedulers do before they take a machine."""
 
 import contextlib
 import signal
+import sys
 from collections.abc import Callable, Iterator
+
+from augdistill.errors import Preempted
+
+
+@contextlib.contextmanager
+def exit_at_once() -> Iterator[None]:
+  """A context in which SIGTERM ends the process, and says: run me again."""
+
+  def stop(*_):
+    # Not an exception that somebody on the way may handle.
+    print("augdistill: stopped; run the same command again", file=sys.stderr)
+    sys.exit(Preempted.exit_code)
+
+  with _handled_by(stop):
+    yield
 
 
 @contextlib.contextmanager
@@ -13,8 +29,14 @@ def watch() -> Iterator[Callable[[], bool]]:
     A function that tells whether the process was asked to stop.
   """
   asked = []
-  before = signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
-  try:
+  with _handled_by(lambda *_: asked.append(True)):
     yield lambda: bool(asked)
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Callable[..., None]) -> Iterator[None]:
+  before = signal.signal(signal.SIGTERM, handler)
+  try:
+    yield
   finally:
     signal.signal(signal.SIGTERM, before)

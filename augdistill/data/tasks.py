@@ -10,6 +10,7 @@ import functools
 import hashlib
 import itertools
 import json
+import logging
 import os
 import re
 import sys
@@ -32,8 +33,6 @@ def import_seqio() -> ModuleType:
   Every use of seqio and tensorflow in this package starts here.
   """
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-  from absl import logging
-
   with _stderr_to(os.devnull):
     import seqio
     import tensorflow as tf
@@ -42,7 +41,7 @@ def import_seqio() -> ModuleType:
       tf.config.threading.set_intra_op_parallelism_threads(1)
       tf.config.threading.set_inter_op_parallelism_threads(2)
       tf.config.set_visible_devices([], "GPU")
-  logging.set_verbosity(logging.ERROR)
+  logging.getLogger("absl").setLevel(logging.ERROR)
   return seqio
 
 

@@ -112,11 +112,11 @@ class Vocab:
     """The ids of each text's pieces, without the end of the sentence."""
     return self._processor.encode(list(texts))
 
-  def decode(self, tokens: Sequence[int]) -> str:
+  def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
     """The text of ids, without padding and end of sentence."""
     return self._processor.decode([int(t) for t in tokens])
 
-  def pieces(self, tokens: Sequence[int]) -> list[str]:
+  def pieces(self, tokens: Sequence[int] | np.ndarray) -> list[str]:
     """The piece of each id, "" for rows without one."""
     return [
       self._processor.id_to_piece(int(t)) if t < self.num_pieces else ""

@@ -132,7 +132,8 @@ def soft_cross_entropy(temperature: float = 1.0) -> LossTerm:
 def binary_kl(temperature: float = 1.0) -> LossTerm:
   """Mean over classes of the KL between two coins, for multi-label tasks.
 
-    l = t^2 mean_c KL(Bernoulli(sigmoid(t_c / t)) || Bernoulli(sigmoid(s_c / t)))
+    l = t^2 mean_c KL(Bernoulli(p_c) || Bernoulli(q_c)),
+    p, q = sigmoid(logits / t)
 
   Args:
     temperature: t > 0, in units of logits.

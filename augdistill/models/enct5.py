@@ -53,7 +53,9 @@ class EncT5Config:
       if field.type is int and (not isinstance(value, int) or value < 1):
         raise ValueError(f"{field.name} must be a positive int, got {value!r}")
     if not 0.0 <= self.dropout_rate < 1.0:
-      raise ValueError(f"dropout_rate must be in [0, 1), got {self.dropout_rate}")
+      raise ValueError(
+        f"dropout_rate must be in [0, 1), got {self.dropout_rate}"
+      )
     if self.dtype not in ("float32", "bfloat16"):
       raise ValueError(f"dtype must be float32 or bfloat16, got {self.dtype!r}")
 

@@ -202,17 +202,17 @@ class GatedMlp(nn.Module):
     self, x: Float[Array, "*n L D"], *, deterministic: bool
   ) -> Float[Array, "*n L D"]:
     def wide(name):
-      return Dense(
-        self.mlp_dim, ("embed", "mlp"), dtype=self.dtype, name=name
-      )(x)
+      return Dense(self.mlp_dim, ("embed", "mlp"), dtype=self.dtype, name=name)(
+        x
+      )
 
     hidden = nn.gelu(wide("wi_0")) * wide("wi_1")
     hidden = broadcast_dropout(self.dropout_rate)(
       hidden, deterministic=deterministic
     )
-    return Dense(
-      x.shape[-1], ("mlp", "embed"), dtype=self.dtype, name="wo"
-    )(hidden)
+    return Dense(x.shape[-1], ("mlp", "embed"), dtype=self.dtype, name="wo")(
+      hidden
+    )
 
 
 def padding_bias(mask: Bool[Array, "*n K"]) -> Float[Array, "*n 1 1 K"]:

@@ -7,8 +7,9 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, SupportsFloat
 
+import tensorboardX
+
 from augdistill import atomic
-from augdistill.reports.event_file import EventFile
 
 
 class MetricsWriter:
@@ -38,7 +39,14 @@ class MetricsWriter:
     with atomic.replacing(path) as file:
       file.writelines(json.dumps(row) + "\n" for row in lines)
     self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
-    self._events = EventFile(tensorboard, start) if tensorboard else None
+    # TensorBoard forgets what a killed start reported of steps that come again.
+    self._events = (
+      tensorboardX.SummaryWriter(
+        str(tensorboard), purge_step=start + 1, filename_suffix=f".{start}"
+      )
+      if tensorboard
+      else None
+    )
 
   def write(self, step: int, metrics: Mapping[str, SupportsFloat]) -> None:
     """Reports metrics.
@@ -52,7 +60,8 @@ class MetricsWriter:
     self._file.write(json.dumps({"step": step, **finite}) + "\n")
     self._file.flush()
     if self._events:
-      self._events.write(step, numbers)
+      for name, value in numbers.items():
+        self._events.add_scalar(name, value, step)
 
   def close(self) -> None:
     """Closes the files."""

@@ -15,7 +15,9 @@ from augdistill.types import Batch, Metrics
 class Hook(Protocol):
   """Called after each step with the number of steps done."""
 
-  def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None: ...
+  def __call__(
+    self, step: int, state: TrainState, metrics: Metrics
+  ) -> None: ...
 
 
 def train(

@@ -1,5 +1,6 @@
 """From a method as written to the loss it stands for."""
 
+import functools
 from collections.abc import Mapping
 
 from augdistill.augment.copies import repeat
@@ -15,7 +16,13 @@ from augdistill.errors import UsageError, suggest
 from augdistill.losses.kinds import distance_term, label_term
 from augdistill.losses.reweight import mean
 from augdistill.training.schedules import ramp
-from augdistill.types import Method, Schedule, TaskKind, WeightedView
+from augdistill.types import (
+  LossTerm,
+  Method,
+  Schedule,
+  TaskKind,
+  WeightedView,
+)
 
 
 def build_method(
@@ -40,7 +47,7 @@ def build_method(
   Raises:
     UsageError: for an unknown name or parameter, or a wrong value.
   """
-  base, *views = parse(text)
+  base, *calls = parse(text)
   if base.name not in BASES:
     raise UsageError(
       f"a method must begin with {' or '.join(BASES)}, got {base.name!r} in "
@@ -48,71 +55,83 @@ def build_method(
     )
   if base.copies != 1:
     raise UsageError(f"the base {base.name!r} has no copies, got {text!r}")
-  role = {"label": ("label", 1.0, label_term(kind))}
-  if base.name == "ft":
-    weight = call_factory(base, lambda weight=1.0: _schedule(weight), "base")
-    coefficients: dict[str, Schedule] = {"label": weight}
-  else:
-    coefficients, (name, distance) = _distillation(base, kind)
-    role["teacher"] = (name, 1.0, distance)
-  clean_terms = tuple(
-    (role[r][0], coefficient, role[r][2])
-    for r, coefficient in coefficients.items()
-  )
-  clean = WeightedView("clean", None, clean_terms, mean())
+  factory = {"ft": _fine_tuning, "kd": _distillation}[base.name]
+  roles = call_factory(base, functools.partial(factory, kind), "base")
+  clean = WeightedView("clean", None, tuple(roles.values()), mean())
+  views = []
+  for i, call in enumerate(calls):
+    number = 1 + sum(before.name == call.name for before in calls[:i])
+    name = call.name if number == 1 else f"{call.name}_{number}"
+    views.append(_view(call, name, roles, recipes, text))
+  return Method(text, clean, tuple(views), needs_teacher="teacher" in roles)
 
-  weighted, seen = [], {}
-  for call in views:
-    if call.name not in recipes:
-      hint = (
-        " It is a base and stands first."
-        if call.name in BASES
-        else suggest(call.name, recipes)
-      )
-      raise UsageError(
-        f"no view is called {call.name!r} in {text!r}; there are "
-        f"{', '.join(recipes)}." + hint
-      )
-    recipe = recipes[call.name]
-    maker = call_factory(call, recipe.make, "view", reserved=("weight",))
-    roles = ("label",) if base.name == "ft" else recipe.with_teacher
-    seen[call.name] = seen.get(call.name, 0) + 1
-    number = f"_{seen[call.name]}" if seen[call.name] > 1 else ""
-    weighted.append(
-      WeightedView(
-        call.name + number,
-        repeat(maker, call.copies),
-        tuple(role[r] for r in roles),
-        mean(),
-        _schedule(call.kwargs.get("weight", 1.0)),
-      )
+
+# Role -> name, coefficient in the clean summand, term.
+_Roles = dict[str, tuple[str, Schedule, LossTerm]]
+
+
+def _fine_tuning(kind: TaskKind, weight: float | Call = 1.0) -> _Roles:
+  return {"label": ("label", _schedule(weight), label_term(kind))}
+
+
+def _distillation(
+  kind: TaskKind,
+  temperature: float = 1.0,
+  label_weight: float | Call = 1.0,
+  teacher_weight: float | Call = 1.0,
+  distance: str | None = None,
+) -> _Roles:
+  name, term = distance_term(kind, distance, temperature)
+  return {
+    "label": ("label", _schedule(label_weight), label_term(kind)),
+    "teacher": (name, _schedule(teacher_weight), term),
+  }
+
+
+def _view(
+  call: Call,
+  name: str,
+  roles: _Roles,
+  recipes: Mapping[str, Recipe],
+  text: str,
+) -> WeightedView:
+  """The summand of one view; its coefficients are 1, its weight its own."""
+  if call.name not in recipes:
+    hint = suggest(call.name, recipes)
+    if call.name in BASES:
+      hint = " It is a base and stands first."
+    raise UsageError(
+      f"no view is called {call.name!r} in {text!r}; there are "
+      f"{', '.join(recipes)}." + hint
     )
-  return Method(text, clean, tuple(weighted), needs_teacher=base.name != "ft")
+  recipe = recipes[call.name]
+  wanted = recipe.with_teacher if "teacher" in roles else ("label",)
+  weight = {k: v for k, v in call.kwargs.items() if k == "weight"}
+  return WeightedView(
+    name=name,
+    maker=repeat(
+      call_factory(call, recipe.make, "view", reserved=("weight",)),
+      call.copies,
+    ),
+    terms=tuple((roles[role][0], 1.0, roles[role][2]) for role in wanted),
+    reweight=mean(),
+    weight=call_factory(Call(call.name, kwargs=weight), _schedule, "view"),
+  )
 
 
-def _distillation(base: Call, kind: TaskKind):
-  def factory(
-    temperature=1.0, label_weight=1.0, teacher_weight=1.0, distance=None
-  ):
-    coefficients = {
-      "label": _schedule(label_weight),
-      "teacher": _schedule(teacher_weight),
-    }
-    return coefficients, distance_term(kind, distance, temperature)
-
-  return call_factory(base, factory, "base")
-
-
-def _schedule(value) -> Schedule:
-  if isinstance(value, bool) or value is None or isinstance(value, str):
-    raise UsageError(f"a weight must be a number or ramp(a, b, n), got {value!r}")
-  if isinstance(value, Call):
-    if value.name != "ramp" or len(value.args) != 3:
-      raise UsageError(
-        "a weight's schedule must read ramp(start, end, steps), got "
-        f"{value.name}({', '.join(map(str, value.args))})"
-      )
-    return ramp(*value.args)
-  if value < 0:
-    raise UsageError(f"a weight must be >= 0, got {value}")
-  return float(value)
+def _schedule(weight: float | Call = 1.0) -> Schedule:
+  """A weight as written: a number, or ramp(start, end, steps)."""
+  if not isinstance(weight, Call):
+    if weight < 0:
+      raise ValueError(f"a weight must be >= 0, got {weight:g}")
+    return weight
+  keys = ("start", "end", "steps")
+  if weight.name != "ramp" or weight.kwargs or len(weight.args) != len(keys):
+    raise ValueError(
+      f"a weight's schedule must read ramp(start, end, steps), got {weight}"
+    )
+  named = dict(zip(keys, weight.args, strict=True))
+  schedule = call_factory(Call("ramp", kwargs=named), ramp, "schedule")
+  if min(named["start"], named["end"]) < 0:
+    raise ValueError(f"a weight must be >= 0, got {weight}")
+  return schedule

@@ -33,7 +33,12 @@ def ramp(start: float, end: float, steps: int) -> Schedule:
   return schedule
 
 
-DECAYS = ("cosine", "linear", "constant")
+# Share of the peak that is left, from the share of the decay that is done.
+DECAYS = {
+  "cosine": lambda share: (1.0 + jnp.cos(jnp.pi * share)) / 2.0,
+  "linear": lambda share: 1.0 - share,
+  "constant": jnp.ones_like,
+}
 
 
 def warmup_then(
@@ -67,13 +72,11 @@ def warmup_then(
     )
   warmup = round(warmup_fraction * num_steps)
   rest = max(num_steps - warmup, 1)
-  after = {
-    "cosine": optax.cosine_decay_schedule(peak, rest),
-    "linear": optax.linear_schedule(peak, 0.0, rest),
-    "constant": optax.constant_schedule(peak),
-  }[decay]
-  if warmup == 0:
-    return after
-  return optax.join_schedules(
-    [optax.linear_schedule(0.0, peak, warmup), after], [warmup]
-  )
+
+  def schedule(step):
+    step = jnp.asarray(step, jnp.float32)
+    risen = jnp.minimum(step / warmup, 1.0) if warmup else 1.0
+    share = jnp.clip((step - warmup) / rest, 0.0, 1.0)
+    return peak * risen * DECAYS[decay](share)
+
+  return schedule

@@ -187,7 +187,9 @@ def _microbatch(
   def ask_teacher(inputs: Inputs | Outputs | None, name: str):
     if teacher is None or inputs is None or isinstance(inputs, Outputs):
       return inputs if teacher is not None else None
-    dropout = prng.stream(dropout_key, f"{name}/teacher") if teacher_dropout else None
+    dropout = (
+      prng.stream(dropout_key, f"{name}/teacher") if teacher_dropout else None
+    )
     outputs = teacher.forward(teacher_params, inputs, key=dropout)
     return jax.lax.stop_gradient(outputs)
 
@@ -223,9 +225,7 @@ def _microbatch(
       views_loss, has_aux=True
     )(params)
     grads = (
-      more_grads
-      if grads is None
-      else jax.tree.map(jnp.add, grads, more_grads)
+      more_grads if grads is None else jax.tree.map(jnp.add, grads, more_grads)
     )
     loss, metrics = loss + more, metrics | its_metrics
   return grads, {"loss": (loss, jnp.sum(batch.weight))} | metrics
@@ -248,9 +248,7 @@ def _phase_one(batch, dropout_key, step, models, method, ask_teacher):
   outputs, pull_back = jax.vjp(run, params, offset)
 
   def loss_of(outputs):
-    return summand(
-      method.clean, outputs, answers, view, None, models, step
-    )
+    return summand(method.clean, outputs, answers, view, None, models, step)
 
   (loss, metrics), cotangent = jax.value_and_grad(loss_of, has_aux=True)(
     outputs

@@ -17,7 +17,7 @@ import numpy as np
 from augdistill import prng
 from augdistill.checkpoints.store import Store
 
-NUM_STEPS = 60
+NUM_STEPS = 40
 
 
 def init_state():
@@ -68,9 +68,9 @@ def test_a_run_killed_during_its_saves_ends_with_the_same_bits(tmp_path):
     expected = jax.jit(train_step)(expected)
   draw = random.Random(0)
   cut_short = 0
-  for kill_step in (1, 20, 35, 50):
+  for kill_step in (1, 14, 27):
     start = kill_at(tmp_path, kill_step, draw.uniform(0, 0.1))
-    assert start >= kill_step - 20  # it did not begin anew
+    assert start >= kill_step - 15  # it did not begin anew
     cut_short += any(tmp_path.glob("*-tmp*"))
     saved = Store(tmp_path).latest_step()
     assert saved is None or saved >= kill_step - 2

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 from augdistill import errors
@@ -277,12 +278,11 @@ def test_a_save_that_fails_later_is_one_clear_error_too(tmp_path, monkeypatch):
     store.save(1, make_state(1))
     store.wait()
     full = OSError(28, "No space left on device")
-    handler = type(store._handler)
 
     def fail(*args, **kwargs):
       raise full
 
-    monkeypatch.setattr(handler, "finalize", fail)
+    monkeypatch.setattr(ocp.PyTreeCheckpointHandler, "finalize", fail)
     store.save(2, make_state(2))
     with pytest.raises(errors.RunError, match="No space left on device"):
       store.wait()

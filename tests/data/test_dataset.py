@@ -13,10 +13,10 @@ from augdistill.data.dataset import (
   take,
 )
 from augdistill.errors import RunError, UsageError
-from augdistill.types import Task
+from augdistill.types import Task, TaskKind
 
-_CLASSES = Task("t", "classes", ("a", "b", "c"))
-_VALUES = Task("t", "regression")
+_CLASSES = Task("t", TaskKind.CLASSES, ("a", "b", "c"))
+_VALUES = Task("t", TaskKind.REGRESSION)
 
 
 def _rows(examples):

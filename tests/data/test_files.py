@@ -58,6 +58,8 @@ def test_windows_line_ends_and_a_byte_order_mark_are_dropped(write):
     text = b"\xef\xbb\xbfsentence\tlabel\r\na\tx\r\n".replace(b"\t", tab)
     table = read_table(write(name, text))
     assert (table.texts, table.labels) == ([("a",)], ["x"])
+    text = b"label\tsentence\r\nx\ta\r\nx\tb\r\n".replace(b"\t", tab)
+    assert read_table(write(name, text)).texts == [("a",), ("b",)]
 
 
 def test_only_a_newline_ends_a_row(write):
@@ -157,9 +159,11 @@ def test_too_few_or_too_many_fields_are_refused(write, row, count):
   _refused(path, f"{path}, line 3", "2 comma-separated")
 
 
-def test_a_quote_that_never_ends_is_refused(write):
+def test_a_quote_that_ends_never_or_too_early_is_refused(write):
   path = write("a.csv", 'sentence,label\na,x\n"b,x\nc,x\n')
-  _refused(path, f"{path}, line 3", "comma-separated")
+  _refused(path, f"{path}, line 3", "unexpected end of data")
+  path = write("a.csv", 'sentence,label\na,x\n"b"c,x\n')
+  _refused(path, f"{path}, line 3", "expected after '\"'")
 
 
 def test_a_byte_that_is_not_utf8_is_refused_with_its_place(write):

@@ -53,26 +53,26 @@ def test_a_task_has_the_metrics_of_its_kind():
 
 
 def test_one_class_is_too_few():
-  with pytest.raises(UsageError, match="at least 2 .* got x"):
+  with pytest.raises(UsageError, match=r"at least 2 .* got x"):
     infer_task("t", ["x", "x"])
 
 
 def test_classes_become_one_hot_rows_in_the_order_of_names():
-  task = Task("t", "classes", ("b", "a"))
+  task = Task("t", TaskKind.CLASSES, ("b", "a"))
   encoded = encode_labels(task, ["a", "b", "a"], _where)
   np.testing.assert_array_equal(encoded, [[0, 1], [1, 0], [0, 1]])
   assert encoded.dtype == np.float32
 
 
 def test_sets_of_names_become_zeros_and_ones():
-  task = Task("t", "multi_label", ("a", "b", "c"))
+  task = Task("t", TaskKind.MULTI_LABEL, ("a", "b", "c"))
   encoded = encode_labels(task, ["c | a", ("b",), (), "a"], _where)
   expected = [[1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 0, 0]]
   np.testing.assert_array_equal(encoded, expected)
 
 
 def test_values_become_one_column():
-  encoded = encode_labels(Task("t", "regression"), ["1.5", "-2"], _where)
+  encoded = encode_labels(Task("t", TaskKind.REGRESSION), ["1.5", "-2"], _where)
   np.testing.assert_array_equal(encoded, np.float32([[1.5], [-2]]))
 
 
@@ -84,6 +84,8 @@ def test_values_become_one_column():
     ("classes", ("card", "cash"), ("card", "cash"), "one name"),
     ("classes", ("card", "cash"), (), "one name"),
     ("regression", (), "high", "'high'"),
+    ("regression", (), "1.5x", "'1.5x'"),
+    ("regression", (), "1_0.5", "'1_0.5'"),
     ("regression", (), "nan", "'nan'"),
     ("regression", (), "1e39", "'1e39'"),
     ("regression", (), ("1.0",), "number"),
@@ -94,5 +96,5 @@ def test_a_label_that_the_task_lacks_is_refused_with_its_line(
 ):
   good = names[0] if names else "1.0"
   with pytest.raises(UsageError, match="line 3") as caught:
-    encode_labels(Task("t", kind, names), [good, label], _where)
+    encode_labels(Task("t", TaskKind(kind), names), [good, label], _where)
   assert said in str(caught.value)

@@ -208,10 +208,10 @@ def test_a_label_never_seen_in_training_is_refused(config, write):
 
 def test_all_files_must_be_of_one_shape(config, write):
   pairs = write("p.tsv", "sentence1\tsentence2\tlabel\na\tb\tlost\n")
-  with pytest.raises(UsageError, match="single texts.*got pairs") as caught:
+  with pytest.raises(UsageError, match=r"single texts.*got pairs") as caught:
     load_data(dataclasses.replace(config, test=pairs))
   assert pairs in str(caught.value)
-  with pytest.raises(UsageError, match="pairs of texts.*got single"):
+  with pytest.raises(UsageError, match=r"pairs of texts.*got single"):
     load_data(dataclasses.replace(config, pair=True))
 
 

@@ -99,7 +99,7 @@ def test_a_task_loads_end_to_end_with_its_own_vocabulary(
 
 
 def test_an_unknown_task_is_refused_with_the_near_one():
-  with pytest.raises(UsageError, match="got 'colla'. Did you mean 'cola'?"):
+  with pytest.raises(UsageError, match=r"'colla'\. Did you mean 'cola'\?"):
     rows.read_task("colla")
 
 

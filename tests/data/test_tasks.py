@@ -1,5 +1,7 @@
 """Files as seqio Tasks, and rows that are too long."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,7 @@ def _cut(rows, max_length):
   offsets = np.cumsum([0, *map(len, rows)])
   tokens, offsets = truncate(tokens, offsets, max_length, _EOS)
   assert tokens.dtype == np.int32
-  return [tokens[a:b].tolist() for a, b in zip(offsets, offsets[1:])]
+  return [tokens[a:b].tolist() for a, b in itertools.pairwise(offsets)]
 
 
 @pytest.mark.parametrize(

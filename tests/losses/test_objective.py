@@ -63,7 +63,9 @@ def test_a_summand_is_its_formula(add_up, rows):
     ("kl", ramp(0.0, 1.0, 10), terms.kl(2.0)),
     weight=ramp(3.0, 1.0, 10),
   )
-  total, metrics = add_up(weighted, student, teacher, label=label, weight=WEIGHT)
+  total, metrics = add_up(
+    weighted, student, teacher, label=label, weight=WEIGHT
+  )
   ce = reference.cross_entropy(student, label)
   kl = reference.kl(student, teacher, 2.0)
   # At step 5 of 10 the coefficient of kl is 0.5 and the view's weight is 2.
@@ -112,7 +114,11 @@ def test_sums_of_parts_of_a_batch_are_the_sum_of_the_batch(add_up, rows):
   whole = add_up(weighted, student, teacher, label=label, weight=WEIGHT)
   parts = [
     add_up(
-      weighted, student[:, s], teacher[:, s], label=label[:, s], weight=WEIGHT[:, s]
+      weighted,
+      student[:, s],
+      teacher[:, s],
+      label=label[:, s],
+      weight=WEIGHT[:, s],
     )
     for s in (slice(0, 1), slice(1, 4))
   ]

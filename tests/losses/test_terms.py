@@ -70,7 +70,9 @@ DIVERGENCES = [m for m in TERMS if m.divergence]
 
 
 def each(members):
-  return pytest.mark.parametrize("member", members, ids=[m.name for m in members])
+  return pytest.mark.parametrize(
+    "member", members, ids=[m.name for m in members]
+  )
 
 
 def random_pair(member, size=1.0, seed=0):
@@ -238,7 +240,9 @@ def test_a_divergence_is_0_where_the_two_agree_and_a_minimum(pull, member):
 @hypothesis.given(data=hypothesis.strategies.data())
 def test_a_divergence_is_never_negative(pull, member, data):
   logits = hypothesis.extra.numpy.arrays(
-    np.float32, SHAPE, elements=hypothesis.strategies.floats(-1e4, 1e4, width=32)
+    np.float32,
+    SHAPE,
+    elements=hypothesis.strategies.floats(-1e4, 1e4, width=32),
   )
   student, teacher = data.draw(logits), data.draw(logits)
   values, gradient, _ = pull(member, student, teacher)

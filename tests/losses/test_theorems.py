@@ -126,9 +126,7 @@ def test_a_shift_of_all_logits_changes_nothing(evaluate, term):
 
 
 @pytest.mark.parametrize("t", [1.0, 4.0])
-@pytest.mark.parametrize(
-  "name", ["kl", "soft_cross_entropy", "binary_kl"]
-)
+@pytest.mark.parametrize("name", ["kl", "soft_cross_entropy", "binary_kl"])
 @pytest.mark.parametrize("never", [-np.inf, -1e30])
 def test_a_class_that_the_teacher_excludes_is_finite_and_pulls_down(
   evaluate, name, t, never

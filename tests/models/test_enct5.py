@@ -1,4 +1,4 @@
-"""What EncT5 promises wherever it is entered, whatever stands in the padding."""
+"""What EncT5 promises wherever it is entered and whatever the padding holds."""
 
 import jax
 import jax.numpy as jnp
@@ -56,9 +56,7 @@ def test_hidden_states_enter_the_same_model_at_their_layer(
 
 
 @pytest.mark.parametrize("layer", [-1, 3])
-def test_a_layer_that_is_not_there_cannot_be_entered(
-  run, text, outputs, layer
-):
+def test_a_layer_that_is_not_there_cannot_be_entered(run, text, outputs, layer):
   with pytest.raises(ValueError, match=rf"in \[0, 2\], got {layer}"):
     run(mask=text[1], hidden=outputs.hidden[0], layer=layer)
 
@@ -74,9 +72,7 @@ def test_embed_and_table_are_what_the_forward_pass_reads(
   np.testing.assert_array_equal(words, outputs.hidden[0])
 
 
-def test_an_id_beyond_the_table_does_not_pass_for_another_word(
-  network, params
-):
+def test_an_id_beyond_the_table_does_not_pass_for_another_word(network, params):
   words = network.embed(params, jnp.array([[22, 23]], jnp.int32))
   assert np.all(np.isfinite(words[0, 0])) and np.all(np.isnan(words[0, 1]))
 
@@ -126,7 +122,9 @@ def gradients(network, params, text):
   def pull(both):
     params, offset = both
     words = network.embed(params, jnp.asarray(tokens)) + offset
-    outputs = network.forward(params, Inputs(jnp.asarray(mask), embeddings=words))
+    outputs = network.forward(
+      params, Inputs(jnp.asarray(mask), embeddings=words)
+    )
     return jnp.sum(weights * outputs.logits)
 
   offset = jnp.zeros((*tokens.shape, 8))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from augdistill.models.enct5 import EncT5Config, Encoder, enct5
+from augdistill.models.enct5 import Encoder, EncT5Config, enct5
 from tests.reference import t5_encoder as reference
 
 CLOSE = {"rtol": 2e-4, "atol": 2e-5}
@@ -111,7 +111,9 @@ def test_the_encoder_computes_what_t5x_computed(
     lambda params, x, mask: Encoder(config).apply(
       {"params": params}, x, mask, 0, deterministic=True
     )
-  )(params["encoder"], jnp.asarray(table[tokens][None]), jnp.asarray(mask[None]))
+  )(
+    params["encoder"], jnp.asarray(table[tokens][None]), jnp.asarray(mask[None])
+  )
   np.testing.assert_allclose(
     np.asarray(encoded)[0][mask], golden["encoded"][mask], rtol=1e-5, atol=1e-6
   )

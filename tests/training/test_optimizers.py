@@ -89,8 +89,12 @@ def test_adamw_takes_the_steps_of_the_reference(params, decay, clip_norm):
         eps=1e-8,
         weight_decay=0.3 if name == "kernel" else 0.0,
       )
-    np.testing.assert_allclose(got["kernel"], expected["kernel"], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(got["deep"]["scale"], expected["scale"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+      got["kernel"], expected["kernel"], rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(
+      got["deep"]["scale"], expected["scale"], rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -58,7 +58,10 @@ def test_a_run_of_one_step_learns_at_the_peak(decay):
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    (("cosin", PEAK, STEPS), "cosine, linear, constant, .*Did you mean 'cosine'"),
+    (
+      ("cosin", PEAK, STEPS),
+      "cosine, linear, constant, .*Did you mean 'cosine'",
+    ),
     (("cosine", 0.0, STEPS), "must be positive, got 0.0"),
     (("cosine", -1.0, STEPS), "must be positive, got -1.0"),
     (("cosine", float("nan"), STEPS), "must be positive, got nan"),

@@ -1,0 +1,54 @@
+"""What a trained run needs to be used without its teacher: student.gin."""
+
+import dataclasses
+import os
+
+from augdistill.cli.bindings import configurable, parsed
+from augdistill.models.enct5 import EncT5Config
+from augdistill.types import Task, TaskKind
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+  """How a trained model is used.
+
+  Attributes:
+    model: the network's shape.
+    task: what its outputs mean.
+    max_length: tokens kept of a text.
+  """
+
+  model: EncT5Config
+  task: Task
+  max_length: int
+
+
+_SERVED = configurable(Served)
+configurable(EncT5Config)
+configurable(Task)
+
+
+def load_served(path: str | os.PathLike) -> Served:
+  """Reads a `student.gin`.
+
+  Raises:
+    UsageError: if it is missing or does not fit.
+  """
+  with parsed([os.fspath(path)]):
+    return _SERVED()
+
+
+def served_text(served: Served) -> str:
+  """The gin text that `load_served` reads."""
+  lines = [
+    "# What this model needs to be used without its teacher.",
+    "Served.model = @EncT5Config()",
+    "Served.task = @Task()",
+    f"Served.max_length = {served.max_length}",
+  ]
+  for thing in (served.model, served.task):
+    for field in dataclasses.fields(thing):
+      value = getattr(thing, field.name)
+      value = str(value) if isinstance(value, TaskKind) else value
+      lines.append(f"{type(thing).__name__}.{field.name} = {value!r}")
+  return "\n".join(lines) + "\n"
