@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from augdistill.data.dataset import Examples
-from augdistill.data.plan import evaluation_rows, rows_at
+from augdistill.data.plan import evaluation_rows, rows_of_similar_length_at
 from augdistill.data.vocabulary import PAD_ID
 from augdistill.types import Batch
 
@@ -16,7 +16,7 @@ def padded_length(examples: Examples) -> int:
 
 
 def batch_length(examples: Examples, rows: np.ndarray) -> int:
-  """L of a batch: a power of 2, at least 16, that holds its longest row.
+  """L of a batch: the smallest of 16, 24, 32, 48, 64, 96, ... that holds it.
 
   It is never more than the split's `padded_length`. So short texts are not
   padded to the longest text there is, and a run has few shapes to compile.
@@ -29,8 +29,10 @@ def batch_length(examples: Examples, rows: np.ndarray) -> int:
     L.
   """
   longest = int(examples.lengths[rows].max())
-  power = max(16, 1 << (longest - 1).bit_length())
-  return min(power, padded_length(examples))
+  size = 16
+  while size < longest:  # 2^k, then 3/2 2^k, then 2^(k + 1)
+    size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
+  return min(size, padded_length(examples))
 
 
 def make_batch(
@@ -89,7 +91,9 @@ def train_batches(
   shard = _shard(batch_size, host)
 
   def batch_at(step: int) -> Batch:
-    rows = rows_at(len(examples), batch_size, seed, examples.fingerprint, step)
+    rows = rows_of_similar_length_at(
+      examples.lengths, batch_size, seed, examples.fingerprint, step
+    )
     size = length or batch_length(examples, rows)
     return make_batch(examples, rows[shard], size)
 

@@ -37,6 +37,45 @@ def rows_at(
   return np.concatenate(stream)[skipped : skipped + batch_size]
 
 
+def rows_of_similar_length_at(
+  lengths: np.ndarray,
+  batch_size: int,
+  seed: int,
+  fingerprint: str,
+  step: int,
+  window: int = 8,
+) -> np.ndarray:
+  """As `rows_at`, but the rows of a batch have about the same length.
+
+  The batches of `window` steps are pooled, sorted by length, cut into batches
+  again, and taken in a random order. So each window trains on the same rows
+  as without, and little of a batch is padding. Small data have a smaller
+  window, so that no row meets its own repetitions in a batch.
+
+  Args:
+    lengths: i64[N], of each row.
+    batch_size: B.
+    seed: the run's seed.
+    fingerprint: the data's.
+    step: from 0.
+    window: how many steps are pooled at most.
+
+  Returns:
+    i64[B] row numbers.
+  """
+  steps = max(1, min(window, len(lengths) // (2 * batch_size)))
+  first = step - step % steps
+  rows = np.concatenate(
+    [
+      rows_at(len(lengths), batch_size, seed, fingerprint, first + i)
+      for i in range(steps)
+    ]
+  )
+  rows = rows[np.argsort(lengths[rows], kind="stable")]
+  turn = permutation(steps, "window", fingerprint, seed, first)[step - first]
+  return rows[turn * batch_size : (turn + 1) * batch_size]
+
+
 @functools.lru_cache(maxsize=4)
 def _epoch(n: int, fingerprint: str, seed: int, epoch: int) -> np.ndarray:
   return permutation(n, "epoch", fingerprint, seed, epoch)

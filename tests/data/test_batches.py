@@ -11,7 +11,7 @@ from augdistill.data.batches import (
   train_batches,
 )
 from augdistill.data.dataset import take
-from augdistill.data.plan import rows_at
+from augdistill.data.plan import rows_of_similar_length_at
 
 
 @pytest.fixture
@@ -24,12 +24,14 @@ def test_the_length_is_the_least_multiple_of_8_that_holds_all(make_examples):
     assert padded_length(make_examples([1, longest], [0, 0])) == length
 
 
-def test_a_batch_is_as_long_as_a_power_of_2_that_holds_its_rows(make_examples):
-  examples = make_examples([3, 16, 17, 33, 70], [0] * 5)
-  lengths = [batch_length(examples, np.array([0, i])) for i in range(5)]
-  assert lengths == [16, 16, 32, 64, 72]  # the split's own length caps it
+def test_a_batch_has_the_smallest_of_few_lengths_that_hold_it(make_examples):
+  longest = [3, 16, 17, 24, 25, 33, 49, 65, 97]
+  examples = make_examples(longest, [0] * 9)
+  lengths = [batch_length(examples, np.array([0, i])) for i in range(9)]
+  # The split's own length caps the last.
+  assert lengths == [16, 16, 24, 24, 32, 48, 64, 96, 104]
   batches = eval_batches(examples, 2)
-  assert [b.tokens.shape[1] for b in batches] == [16, 64, 72]
+  assert [b.tokens.shape[1] for b in batches] == [16, 24, 48, 96, 104]
 
 
 def test_hosts_agree_on_the_length_of_a_batch(make_examples):
@@ -58,7 +60,9 @@ def test_a_batch_holds_the_rows_and_masks_the_rest(examples):
 def test_training_batches_are_the_plans_rows(examples):
   batch_at = train_batches(examples, 4, seed=3)
   for step in (5, 0):
-    rows = rows_at(5, 4, 3, examples.fingerprint, step)
+    rows = rows_of_similar_length_at(
+      examples.lengths, 4, 3, examples.fingerprint, step
+    )
     np.testing.assert_array_equal(batch_at(step).example_id, rows)
     assert batch_at(step).tokens.shape == (4, 16)
 

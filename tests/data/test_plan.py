@@ -8,7 +8,11 @@ import pytest
 from hypothesis import strategies as st
 
 from augdistill.data.draws import permutation
-from augdistill.data.plan import evaluation_rows, rows_at
+from augdistill.data.plan import (
+  evaluation_rows,
+  rows_at,
+  rows_of_similar_length_at,
+)
 
 
 def _rows(n, size, steps, seed=0, fingerprint="f"):
@@ -74,3 +78,39 @@ def test_evaluation_sees_each_row_once_in_order(n, size, batches):
   assert len(rows) == batches * size
   np.testing.assert_array_equal(rows[weight == 1], np.arange(n))
   assert set(rows[weight == 0]) <= {0}
+
+
+@hypothesis.given(
+  n=st.integers(1, 90), size=st.integers(1, 8), seed=st.integers(0, 3)
+)
+@hypothesis.settings(max_examples=60, deadline=None)
+def test_pooling_by_length_trains_on_the_same_rows(n, size, seed):
+  lengths = np.random.default_rng(0).integers(1, 50, n)
+  window = max(1, min(8, n // (2 * size)))
+  for first in range(0, 3 * window, window):
+    steps = range(first, first + window)
+    plain = [rows_at(n, size, seed, "f", s) for s in steps]
+    pooled = [
+      rows_of_similar_length_at(lengths, size, seed, "f", s) for s in steps
+    ]
+    assert sorted(np.concatenate(pooled)) == sorted(np.concatenate(plain))
+
+
+def test_pooled_batches_have_rows_of_similar_length_in_a_random_order():
+  lengths = np.random.default_rng(0).integers(1, 50, 400)
+  batches = [
+    lengths[rows_of_similar_length_at(lengths, 16, 0, "f", s)]
+    for s in range(40)
+  ]
+  spread = np.mean([b.max() - b.min() for b in batches])
+  assert spread < np.ptp(lengths) / 4
+  longest = np.array([b.max() for b in batches]).reshape(5, 8)
+  # Neither ascending nor the same in every window.
+  assert len({tuple(np.argsort(w)) for w in longest}) > 3
+
+
+def test_small_data_do_not_meet_their_own_repetitions():
+  lengths = np.arange(1, 21)
+  for step in range(30):
+    rows = rows_of_similar_length_at(lengths, 10, 0, "f", step)
+    assert len(set(rows)) == 10
