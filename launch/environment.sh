@@ -9,6 +9,7 @@
 # interpreter is the first suitable one on PATH, or the one named by the
 # variable PYTHON. The caller has set -euo pipefail. For bash 3.2 and later.
 
+unset CDPATH
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=$ROOT/.venv
 
@@ -109,7 +110,8 @@ install() {
   {
     complaints=$({
       "$VENV/bin/python" -m pip --disable-pip-version-check install \
-        --constraint "$ROOT/launch/constraints.txt" "$@" | show_progress >&3
+        --progress-bar off --constraint "$ROOT/launch/constraints.txt" "$@" |
+        show_progress >&3
     } 2>&1) || explain_failure "$complaints"
   } 3>&1
 }

@@ -21,7 +21,7 @@ def nearest_tokens(
   queries: Float[Array, "*n D"],
   table: Float[Array, "V D"],
   allowed: Bool[Array, "V"],
-  block: int = 1024,
+  block: int = 512,
 ) -> tuple[Int[Array, "*n"], Float[Array, "*n"]]:
   """The allowed row of `table` with the largest cosine to each query.
 

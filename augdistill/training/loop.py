@@ -80,22 +80,28 @@ def average_metrics(
       return
     fetched = jax.device_get(pending)
     pending.clear()
+    for done, metrics in enumerate(fetched, step - len(fetched) + 1):
+      _check_finite(done, float(metrics["loss"][0]))
+    # Steps of different policies have different metrics.
+    names = dict.fromkeys(name for metrics in fetched for name in metrics)
     means = {}
-    for name in fetched[0]:
-      total = sum(float(m[name][0]) for m in fetched)
-      weight = sum(float(m[name][1]) for m in fetched)
+    for name in names:
+      pairs = [metrics[name] for metrics in fetched if name in metrics]
+      total = sum(float(total) for total, _ in pairs)
+      weight = sum(float(weight) for _, weight in pairs)
       means[name] = total / weight if weight else 0.0
-    for back, one in enumerate(reversed(fetched)):
-      if not math.isfinite(float(one["loss"][0])):
-        bad = step - back
-        raise RunError(
-          f"the loss must stay finite, got {float(one['loss'][0])} at step "
-          f"{bad}; the last checkpoint is intact. Try a smaller "
-          "--learning_rate, or gradient clipping."
-        )
     report(step, means)
 
   return hook
+
+
+def _check_finite(step: int, loss: float) -> None:
+  if not math.isfinite(loss):
+    raise RunError(
+      f"the loss must stay finite, got {loss} at step {step}; the last "
+      "checkpoint is intact. Try a smaller --learning_rate, or gradient "
+      "clipping."
+    )
 
 
 def stop_when(asked: Callable[[], bool], save: Hook) -> Hook:

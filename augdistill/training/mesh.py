@@ -58,11 +58,7 @@ def param_shardings(network: Network, mesh: Mesh) -> Params:
     ]
     return NamedSharding(mesh, PartitionSpec(*cut))
 
-  axes = jax.tree.leaves(
-    network.logical_axes(), is_leaf=lambda x: isinstance(x, tuple)
-  )
-  leaves, structure = jax.tree.flatten(shapes)
-  return structure.unflatten(map(sharding, leaves, axes))
+  return jax.tree.map(sharding, shapes, network.logical_axes())
 
 
 def place_batch(batch: Batch, mesh: Mesh) -> Batch:

@@ -4,14 +4,8 @@ import functools
 from collections.abc import Mapping
 
 from augdistill.augment.copies import repeat
-from augdistill.augment.methods import (
-  BASES,
-  RECIPES,
-  Call,
-  Recipe,
-  call_factory,
-  parse,
-)
+from augdistill.augment.grammar import Call, call_factory, parse
+from augdistill.augment.methods import BASES, RECIPES, Recipe
 from augdistill.errors import UsageError, suggest
 from augdistill.losses.kinds import distance_term, label_term
 from augdistill.losses.reweight import mean
@@ -37,7 +31,7 @@ def build_method(
   The distance of a view is that of the base, temperature included.
 
   Args:
-    text: the method, in the grammar of `augdistill.augment.methods`.
+    text: the method, in the grammar of `augdistill.augment.grammar`.
     kind: of the task, which decides what "label" and "distance" are.
     recipes: the views there are, by name.
 

@@ -1,0 +1,226 @@
+"""The two phases of a step, on one microbatch.
+
+Phase 1 runs the clean batch once, with an offset of zero added to the
+student's embeddings, and keeps the pullback to parameters and offset. The
+clean loss pulls back once for both, so a view whose adversary is that loss
+has its gradient for nothing; another target pulls back another cotangent
+through the same linearisation. Phase 2 makes the other views inside its
+differentiated function, where base embeddings stay live. The gradients add.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, Key
+
+from augdistill import prng
+from augdistill.losses.objective import summand
+from augdistill.types import (
+  Batch,
+  Clean,
+  Inputs,
+  Method,
+  Metrics,
+  Models,
+  Outputs,
+  Params,
+  View,
+  WeightedView,
+)
+
+
+def clean_view(batch: Batch) -> View:
+  """The batch itself as a view of one copy."""
+  inputs = Inputs(mask=batch.mask[None], tokens=batch.tokens[None])
+  return View(
+    student=inputs,
+    teacher=inputs,
+    label=batch.label[None],
+    has_label=batch.has_label[None],
+    weight=batch.weight[None],
+  )
+
+
+def check_models(models: Models, method: Method) -> Models:
+  """The models as a method may use them: without teacher if it needs none.
+
+  Raises:
+    ValueError: if it needs a teacher or a clean batch that is not there.
+  """
+  if method.needs_teacher and models.teacher is None:
+    raise ValueError(f"the method {method.name!r} needs a teacher, got None")
+  for view in method.views:
+    if view.maker.needs_clean and method.clean is None:
+      raise ValueError(
+        f"the view {view.name!r} reads the clean batch, which the method "
+        f"{method.name!r} does not have"
+      )
+  if method.needs_teacher:
+    return models
+  return models._replace(teacher=None, teacher_params=None)
+
+
+def draw_all_partners(
+  method: Method, batch: Batch, key: Key[Array, ""]
+) -> dict[str, Int[Array, "n B"]]:
+  """View -> the row that each row is mixed with, where a view mixes rows.
+
+  Args:
+    method: whose views they are for.
+    batch: all B rows of the step, before it is cut into microbatches.
+    key: the step's key.
+
+  Returns:
+    i32[n, B] under the name of each view that mixes rows.
+  """
+  return {
+    view.name: view.maker.partners(
+      prng.stream(key, f"{view.name}/partners"), batch
+    )
+    for view in method.views
+    if view.maker.partners
+  }
+
+
+def phase_one(
+  batch: Batch,
+  dropout_key: Key[Array, ""],
+  step: Int[Array, ""],
+  models: Models,
+  method: Method,
+  teacher_dropout: bool,
+) -> tuple[Params, Array, Metrics, Clean]:
+  """The clean batch: gradients, loss, metrics, and what views may read.
+
+  Args:
+    batch: the rows.
+    dropout_key: of the dropout masks of this microbatch.
+    step: i32[], the step's number.
+    models: the student and the teacher.
+    method: what to minimise; it has a clean summand.
+    teacher_dropout: whether the teacher drops out.
+
+  Returns:
+    Gradients, loss and metrics, summed over rows, and the `Clean`.
+  """
+  student, params = models.student, models.student_params
+  view = clean_view(batch)
+  answers = _ask_teacher(
+    models, view.teacher, dropout_key, "clean", teacher_dropout
+  )
+  dropout = prng.stream(dropout_key, "clean/student")
+
+  def run(params, offset):
+    words = student.embed(params, batch.tokens)[None] + offset
+    inputs = Inputs(mask=view.student.mask, embeddings=words)
+    return student.forward(params, inputs, key=dropout)
+
+  words = jax.eval_shape(student.embed, params, batch.tokens)
+  offset = jnp.zeros((1, *words.shape), words.dtype)
+  outputs, pull_back = jax.vjp(run, params, offset)
+
+  def loss_of(outputs):
+    return summand(method.clean, outputs, answers, view, None, models, step)
+
+  (loss, metrics), cotangent = jax.value_and_grad(loss_of, has_aux=True)(
+    outputs
+  )
+  grads, gradient = pull_back(cotangent)
+  clean = Clean(
+    student=jax.lax.stop_gradient(outputs),
+    teacher=answers,
+    gradient=gradient,
+    pull_back=lambda cotangent: pull_back(cotangent)[1],
+  )
+  return grads, loss, metrics, clean
+
+
+def make_view(
+  weighted: WeightedView,
+  batch: Batch,
+  key: Key[Array, ""],
+  step: Int[Array, ""],
+  clean: Clean | None,
+  models: Models,
+) -> View:
+  """A view of `batch`, which has its partners, with the step's key."""
+  key = prng.stream(key, weighted.name)
+  return weighted.maker.make(key, batch, clean, models, step)
+
+
+def microbatch(
+  batch: Batch,
+  rows: dict[str, Batch],
+  dropout_key: Key[Array, ""],
+  *,
+  key: Key[Array, ""],
+  models: Models,
+  method: Method,
+  step: Int[Array, ""],
+  teacher_dropout: bool,
+) -> tuple[Params, Metrics]:
+  """Both phases on one microbatch.
+
+  Args:
+    batch: its rows.
+    rows: the partners of its rows, for each view that mixes rows.
+    dropout_key: of its dropout masks.
+    key: the step's key, of all draws that belong to examples.
+    models: the student and the teacher.
+    method: what to minimise.
+    step: i32[], the step's number.
+    teacher_dropout: whether the teacher drops out.
+
+  Returns:
+    Gradients and metrics, summed over rows.
+  """
+  metrics: Metrics = {"loss": (jnp.float32(0.0), jnp.sum(batch.weight))}
+  grads, clean = None, None
+  if method.clean is not None:
+    grads, loss, its_metrics, clean = phase_one(
+      batch, dropout_key, step, models, method, teacher_dropout
+    )
+    metrics = _add(metrics, loss, its_metrics)
+
+  def views_loss(params):
+    live, total, metrics = models._replace(student_params=params), 0.0, {}
+    for weighted in method.views:
+      mine = batch._replace(partner=rows.get(weighted.name))
+      view = make_view(weighted, mine, key, step, clean, live)
+      dropout = prng.stream(dropout_key, f"{weighted.name}/student")
+      outputs = models.student.forward(params, view.student, key=dropout)
+      answers = _ask_teacher(
+        live, view.teacher, dropout_key, weighted.name, teacher_dropout
+      )
+      loss, its_metrics = summand(
+        weighted, outputs, answers, view, clean, live, step
+      )
+      total, metrics = total + loss, metrics | its_metrics
+    return total, metrics
+
+  if method.views:
+    (loss, its_metrics), more = jax.value_and_grad(views_loss, has_aux=True)(
+      models.student_params
+    )
+    metrics = _add(metrics, loss, its_metrics)
+    grads = more if grads is None else jax.tree.map(jnp.add, grads, more)
+  return grads, metrics
+
+
+def _add(metrics: Metrics, loss, more: Metrics) -> Metrics:
+  total, weight = metrics["loss"]
+  return metrics | more | {"loss": (total + loss, weight)}
+
+
+def _ask_teacher(
+  models: Models,
+  inputs: Inputs | Outputs | None,
+  dropout_key: Key[Array, ""],
+  view: str,
+  teacher_dropout: bool,
+) -> Outputs | None:
+  """The teacher's answer, unless the view has it already."""
+  if models.teacher is None or inputs is None or isinstance(inputs, Outputs):
+    return inputs if models.teacher else None
+  key = prng.stream(dropout_key, f"{view}/teacher") if teacher_dropout else None
+  outputs = models.teacher.forward(models.teacher_params, inputs, key=key)
+  return jax.lax.stop_gradient(outputs)
