@@ -6,10 +6,13 @@ where it is used, so that importing this package costs nothing.
   files       a table of texts and labels, checked row by row
   labels      what the labels mean: a Task, and the label arrays
   vocabulary  a SentencePiece model: read, or trained on the texts
-  tasks       files as seqio Tasks, and any seqio Task as rows
+  tasks       files as seqio Tasks, whose tokens are read back
+  rows        any seqio Task as a table
   glue        GLUE as seqio Tasks, over TFDS
   dataset     a split, tokenised once, memory-mapped; subsets of it
+  draws       random orders
   plan        which rows a step trains on
   batches     those rows as arrays
   load        all of this, from one configuration
+  texts       texts without a data set, for a trained model
 """

@@ -93,11 +93,9 @@ def materialise(
   directory = os.path.join(cache_dir, f"examples-{key}")
   examples = _open(directory)
   if examples is None:
-    made = make()
     try:
       os.makedirs(cache_dir, exist_ok=True)
-      shutil.rmtree(directory, ignore_errors=True)
-      _write(made, directory)
+      _write(make(), directory)
     except OSError as error:
       raise RunError(
         f"cannot write to the data cache {cache_dir}: {error.strerror}."
@@ -118,12 +116,12 @@ def _write(examples: Examples, directory: str) -> None:
       file.writelines(json.dumps(t) + "\n" for t in examples.texts)
     with open(os.path.join(temporary, "fingerprint"), "w") as file:
       file.write(examples.fingerprint)
-    os.rename(temporary, directory)
-  except OSError:
     # Another process may have been faster; its copy is as good as ours.
-    shutil.rmtree(temporary, ignore_errors=True)
     if _open(directory) is None:
-      raise
+      shutil.rmtree(directory, ignore_errors=True)
+      os.rename(temporary, directory)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _open(directory: str) -> Examples | None:

@@ -19,6 +19,7 @@ from augdistill.data.dataset import (
   hold_out,
   materialise,
 )
+from augdistill.data.embedded import EMBEDDED, read_embedded
 from augdistill.data.files import Table, read_table
 from augdistill.data.glue import GLUE, glue_task
 from augdistill.data.labels import (
@@ -165,12 +166,14 @@ def _read_tables(
     if config.task in GLUE:
       declared = glue_task(config.task)
       tables = read_glue(config.task, config.tfds_data_dir, cache_dir)
+    elif config.task in EMBEDDED:
+      tables = read_embedded(config.task)
     else:
       tables, vocab = read_task(config.task, config.task_kind)
   elif not paths:
     raise UsageError("data must be given, by --task NAME or --train FILE.")
-  columns = config.text_column and tuple(config.text_column.split(","))
-  if columns and len(columns) > 2:
+  columns = tuple(c.strip() for c in (config.text_column or "").split(",") if c)
+  if len(columns) > 2:
     raise UsageError(
       f"--text_column must name one or two columns, got {config.text_column}."
     )
@@ -185,6 +188,8 @@ def _read_tables(
     )
     if split == "train" and kind is None:
       kind = infer_kind(tables["train"].labels)
+  if not tables:
+    raise UsageError(f"task '{config.task}' must have a labelled split.")
   _check_pairs(tables, config.pair)
   return tables, declared, vocab
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from augdistill.atomic import replacing
 from augdistill.data import glue
+from augdistill.data.embedded import EMBEDDED
 from augdistill.data.files import RawLabel, Table, parse_label
 from augdistill.data.tasks import TEXT_FEATURES, import_seqio
 from augdistill.data.vocabulary import Vocab, read_vocab
@@ -83,10 +84,11 @@ def read_task(
   """
   registry = import_seqio().TaskRegistry
   if name not in registry.names():
-    near = suggest(name, [*glue.GLUE, *registry.names()])
+    own = (*EMBEDDED, *glue.GLUE)
+    near = suggest(name, [*own, *registry.names()])
     raise UsageError(
-      f"--task must be one of GLUE's ({', '.join(glue.GLUE)}), or a seqio Task "
-      f"that an imported module registers, got '{name}'.{near}"
+      f"--task must be one of {', '.join(own)}, or a seqio Task that an "
+      f"imported module registers, got '{name}'.{near}"
     )
   task = registry.get(name)
   return _read(name, task, kind), _sentencepiece(task)

@@ -26,9 +26,10 @@ def encode_rows(
   Returns:
     N rows, numbered from 0.
   """
-  eos = [vocab.eos_id]
+  eos = vocab.eos_id
   rows = [
-    sum((tokens + eos for tokens in vocab.encode(parts)), []) for parts in texts
+    [t for tokens in vocab.encode(parts) for t in (*tokens, eos)]
+    for parts in texts
   ]
   flat = np.array([t for row in rows for t in row], np.int32)
   offsets = np.cumsum([0, *map(len, rows)]).astype(np.int64)

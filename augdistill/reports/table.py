@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import rich.box
 import rich.markup
 import rich.table
 
@@ -12,13 +13,12 @@ from augdistill.reports.results import read_results
 
 _HEADER = (
   "method",
-  "seeds",
-  "metric",
+  "runs",
   "student",
   "teacher",
   "agreement",
-  "parameters",
-  "s / 1000 steps",
+  "params",
+  "s/1000 steps",
 )
 
 
@@ -26,18 +26,25 @@ class Table(NamedTuple):
   """Cells; `rich` prints them as a table, `str` as aligned text.
 
   Attributes:
+    title: tasks, split and metric.
     rows: the cells of each method, below the header.
     header: the name of each column.
   """
 
+  title: str
   rows: tuple[tuple[str, ...], ...]
   header: tuple[str, ...] = _HEADER
 
   def __rich__(self) -> rich.table.Table:
-    table = rich.table.Table()
-    for i, name in enumerate(self.header):
-      # A column of numbers that would not fit is worse than a folded name.
-      table.add_column(name, justify="right" if i else "left", no_wrap=bool(i))
+    table = rich.table.Table(
+      title=self.title,
+      title_justify="left",
+      box=rich.box.SIMPLE,
+      padding=(0, 1, 0, 0),
+    )
+    table.add_column(self.header[0], overflow="fold", min_width=12)
+    for name in self.header[1:]:
+      table.add_column(name, justify="right", no_wrap=True)
     for row in self.rows:
       table.add_row(*map(rich.markup.escape, row))
     return table
@@ -57,8 +64,8 @@ class Table(NamedTuple):
 def table(runs: Sequence[str | os.PathLike]) -> Table:
   """Compares finished runs.
 
-  Runs of one method on one task are one row: means over the runs, and behind
-  the student's metric the standard deviation where there are several. The
+  Runs of one method, task and size of the student are one row: means over the
+  runs, and behind each the standard deviation where there are several. The
   metric is the task's first, on the test split where there is one. All but
   the mean squared error are in percent.
 
@@ -71,31 +78,43 @@ def table(runs: Sequence[str | os.PathLike]) -> Table:
   Raises:
     UsageError: if one of them is not finished.
   """
-  groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+  groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
   for results in map(read_results, runs):
-    key = (results["task"], results["method"])
+    size = results["num_params"]["student"]
+    key = (results["task"], results["method"], size)
     groups.setdefault(key, []).append(results)
-  many = len({task for task, _ in groups}) > 1
+  titles = [
+    f"{task}, {' '.join(_metric(group[0]))}"
+    for (task, *_), group in groups.items()
+  ]
+  many = len(set(titles)) > 1
   return Table(
+    "; ".join(dict.fromkeys(titles)),
     tuple(
       (f"{task}: {method}" if many else method, *_cells(group))
-      for (task, method), group in groups.items()
-    )
+      for (task, method, _), group in groups.items()
+    ),
   )
 
 
-def _cells(group: Sequence[dict[str, Any]]) -> tuple[str, ...]:
-  splits = group[0]["metrics"]
+def _metric(results: dict[str, Any]) -> tuple[str, str]:
+  """The split and the metric that are shown."""
+  splits = results["metrics"]
   split = "test" if splits.get("test") else "validation"
-  metric = next(iter(splits.get(split) or ["-"]))
+  return split, next(iter(splits.get(split) or ["-"]))
+
+
+def _cells(group: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+  split, metric = _metric(group[0])
   speeds = (r["seconds_per_1000_steps"] for r in group)
+
+  def mean(which: str) -> str:
+    return _mean(metric, (r[which].get(split, {}).get(metric) for r in group))
+
   return (
-    ", ".join(str(r["seed"]) for r in group),
-    f"{split} {metric}",
-    _mean(metric, (r["metrics"].get(split, {}).get(metric) for r in group)),
-    _mean(
-      metric, (r["teacher_metrics"].get(split, {}).get(metric) for r in group)
-    ),
+    str(len(group)),
+    mean("metrics"),
+    mean("teacher_metrics").partition(" ")[0],
     _mean("agreement", (r["agreement"] for r in group)),
     f"{group[0]['num_params']['student']:,}",
     f"{statistics.fmean(speeds):.1f}",
