@@ -85,15 +85,26 @@ def test_what_breaks_while_it_is_written_leaves_nothing(
   assert os.listdir(tmp_path) == []
 
 
+def test_a_cache_that_cannot_be_is_a_run_error(make_examples, tmp_path):
+  (tmp_path / "file").touch()
+  with pytest.raises(RunError, match=r"file/cache: Not a directory"):
+    materialise(
+      tmp_path / "file" / "cache", "key", lambda: make_examples([1], [0])
+    )
+
+
 def test_the_faster_of_two_writers_wins(make_examples, tmp_path):
-  slow = make_examples([3, 1, 2], [0, 1, 0])
+  made = make_examples([3, 1, 2], [0, 1, 0])
+  faster = []
 
   def overtaken():
-    materialise(tmp_path, "key", lambda: slow)
-    return slow
+    # While the slow one makes the split, another process stores it.
+    materialise(tmp_path, "key", lambda: made)
+    faster.append(os.stat(tmp_path / "examples-key").st_ino)
+    return made
 
-  # The slow one finds no split, and one that is there when it is done.
-  assert _rows(materialise(tmp_path, "key", overtaken)) == _rows(slow)
+  assert _rows(materialise(tmp_path, "key", overtaken)) == _rows(made)
+  assert [os.stat(tmp_path / "examples-key").st_ino] == faster
   assert os.listdir(tmp_path) == ["examples-key"]
 
 

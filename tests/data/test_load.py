@@ -85,10 +85,29 @@ def test_a_changed_file_is_read_anew(config, write):
   assert _rows(changed.test) == [(("cash",), [0, 1])]
 
 
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {"label_names": ("lost", "found")},
+    {"max_length": 8},
+  ],
+)
+def test_the_cache_does_not_answer_another_question(config, changes, tmp_path):
+  load_data(config)
+  changed = dataclasses.replace(config, **changes)
+  fresh = dataclasses.replace(changed, cache_dir=str(tmp_path / "fresh"))
+  data, expected = load_data(changed), load_data(fresh)
+  assert data.train.fingerprint == expected.train.fingerprint
+  assert data.train.fingerprint != load_data(config).train.fingerprint
+
+
 def test_a_given_vocabulary_is_taken(config, vocab, tmp_path):
+  load_data(config)  # its tokens in the cache are of another vocabulary
   path = vocab.save(tmp_path)
   data = load_data(dataclasses.replace(config, vocab=path))
   assert data.vocab.fingerprint == vocab.fingerprint
+  tokens = [*vocab.encode(["cash"])[0], vocab.eos_id]
+  assert data.test.tokens[: data.test.offsets[1]].tolist() == tokens
 
 
 def test_given_validation_data_keep_all_training_rows(config):
@@ -233,6 +252,21 @@ def test_all_files_must_be_of_one_shape(config, write):
 def test_a_configuration_that_cannot_be_is_refused(config, changes, said):
   with pytest.raises(UsageError, match=said):
     load_data(dataclasses.replace(config, **changes))
+
+
+def test_columns_of_other_names_may_be_listed_with_blanks(config, write):
+  path = write("q.csv", "q,a,gold\nwhy,so,x\nhow,thus,y\n")
+  data = load_data(
+    dataclasses.replace(
+      config,
+      train=path,
+      validation=path,
+      test=None,
+      text_column="q, a",
+      label_column="gold",
+    )
+  )
+  assert data.train.texts == [("why", "so"), ("how", "thus")]
 
 
 def test_importing_the_room_is_cheap():

@@ -135,12 +135,9 @@ def mock_tfds(monkeypatch):
     yield
 
 
-_KINDS = {"cola": (False, 2), "stsb": (True, 1), "mnli_mismatched": (True, 3)}
-
-
 @pytest.mark.filterwarnings("ignore")  # TFDS's own
 @pytest.mark.parametrize("name", glue.GLUE)
-def test_every_task_of_glue_is_read(name, mock_tfds, tmp_path):
+def test_every_task_of_glue_is_read(name, mock_tfds, tmp_path, monkeypatch):
   tables = rows.read_glue(name, str(tmp_path / "tfds"), str(tmp_path))
   task = glue.glue_task(name)
   assert {"train", "validation"} <= set(tables)
@@ -151,8 +148,40 @@ def test_every_task_of_glue_is_read(name, mock_tfds, tmp_path):
       assert set(table.labels) <= set(task.label_names)
     else:
       assert all(0 <= float(label) < 1 for label in table.labels)
-  if name in _KINDS:
-    assert (task.pair, task.num_outputs) == _KINDS[name]
+  import tensorflow_datasets as tfds
+
+  config = glue.GLUE[name].config or name
+  label = tfds.builder(f"glue/{config}").info.features["label"]
+  assert task.label_names == tuple(getattr(label, "names", ()))
+  # The second time they come from the cache.
+  monkeypatch.setattr(glue, "glue_seqio_task", None)
+  again = rows.read_glue(name, str(tmp_path / "tfds"), str(tmp_path))
+  assert again == tables
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", ["matched", "mismatched"])
+def test_mnli_is_validated_on_one_of_its_two_sets(suffix, tmp_path):
+  import_seqio()
+  import tensorflow as tf
+  import tensorflow_datasets as tfds
+
+  asked = []
+
+  def as_dataset(builder, split, **kwargs):
+    asked.append((builder.builder_config.name, split))
+    row = {"premise": ["a"], "hypothesis": ["b"], "label": [2]}
+    return tf.data.Dataset.from_tensor_slices(row)
+
+  with tfds.testing.mock_data(as_dataset_fn=as_dataset):
+    tables = rows.read_glue(f"mnli_{suffix}", None, str(tmp_path))
+  assert asked == [
+    ("mnli", "train"),
+    ("mnli", f"validation_{suffix}"),
+    ("mnli", f"test_{suffix}"),
+  ]
+  assert tables["train"].labels == ["contradiction"]
+  assert tables["train"].texts == [("a", "b")]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -196,10 +225,16 @@ def test_data_that_are_not_there_and_cannot_come_are_one_clear_error(
   def offline(*args, **kwargs):
     raise requests.ConnectionError
 
+  import_seqio()
+  import tensorflow_datasets as tfds
+
+  downloads = []
+  monkeypatch.setattr(tfds, "load", lambda *a, **k: downloads.append(a))
   monkeypatch.setattr(requests, "head", offline)
   with pytest.raises(UsageError, match=f"{tmp_path}.*--tfds_data_dir"):
     rows.read_glue("rte", str(tmp_path), str(tmp_path / "cache"))
   assert not (tmp_path / "cache").exists()
+  assert not downloads  # it would try for minutes
 
 
 def test_glue_can_be_registered_twice():

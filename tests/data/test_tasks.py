@@ -43,6 +43,11 @@ def test_long_rows_are_cut_to_length_and_keep_their_ends(row, cut):
   assert _cut([[5, 1], row, [6, 1]], 6) == [[5, 1], cut, [6, 1]]
 
 
+def test_of_two_texts_as_long_the_second_is_cut_first():
+  row = [5, 6, 7, 8, 1, 9, 10, 11, 12, 1]
+  assert _cut([row], 7) == [[5, 6, 7, 1, 9, 10, 1]]
+
+
 def _table(texts, labels=None):
   return Table("a.tsv", texts, labels, list(range(2, len(texts) + 2)))
 
