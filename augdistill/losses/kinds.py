@@ -29,7 +29,8 @@ def distance_term(
     The name under which it is reported, and the term.
 
   Raises:
-    UsageError: if there is no such distance for this kind of task.
+    UsageError: if there is no such distance for this kind of task, or it has
+      no temperature.
   """
   soft = {
     TaskKind.CLASSES: {
@@ -46,5 +47,9 @@ def distance_term(
     raise UsageError(
       f"distance must be one of {', '.join([*soft, 'mse'])} for a task of kind "
       f"{TaskKind(kind).value}, got {name!r}." + suggest(name, [*soft, "mse"])
+    )
+  if temperature != 1.0:
+    raise UsageError(
+      f"the distance mse has no temperature, got temperature={temperature}"
     )
   return name, terms.mse()

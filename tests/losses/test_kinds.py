@@ -54,9 +54,9 @@ def test_the_teacher_is_compared_as_its_kind_asks(
   evaluate, rows, kind, name, reported, expected
 ):
   student, teacher, _ = rows
-  got_name, term = kinds.distance_term(kind, name, temperature=2.0)
-  assert got_name == reported
   temperature = () if expected == "mse" else (2.0,)
+  got_name, term = kinds.distance_term(kind, name, *temperature)
+  assert got_name == reported
   np.testing.assert_allclose(
     evaluate(term, student, teacher),
     getattr(reference, expected)(student, teacher, *temperature),
@@ -83,3 +83,11 @@ def test_a_distance_that_the_kind_does_not_have_is_an_error(
 def test_a_wrong_temperature_is_an_error_here_too():
   with pytest.raises(ValueError, match="temperature"):
     kinds.distance_term(TaskKind.CLASSES, "kl", 0.0)
+
+
+@pytest.mark.parametrize(
+  ("kind", "name"), [("classes", "mse"), ("regression", None)]
+)
+def test_a_temperature_that_would_do_nothing_is_refused(kind, name):
+  with pytest.raises(UsageError, match=r"no temperature, got temperature=4\.0"):
+    kinds.distance_term(TaskKind(kind), name, 4.0)

@@ -1,9 +1,12 @@
 """What EncT5 promises wherever it is entered and whatever the padding holds."""
 
+import collections
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from augdistill.types import Inputs
 
@@ -171,6 +174,32 @@ def test_dropout_is_the_same_wherever_the_model_is_entered(
   assert_same(got, dropped)
   got = run(mask=text[1], hidden=dropped.hidden[1], layer=1, key=key)
   assert_same(got.logits, dropped.logits)
+
+
+def test_dropout_is_wherever_t5_has_it(network, config, params, text):
+  places = collections.Counter()
+
+  def watch(call, args, kwargs, context):
+    if isinstance(context.module, nn.Dropout) and not kwargs["deterministic"]:
+      assert context.module.rate == config.dropout_rate
+      places["/".join(context.module.path[:-1])] += 1
+    return call(*args, **kwargs)
+
+  tokens, mask = map(jnp.asarray, text)
+  with nn.intercept_methods(watch):
+    jax.eval_shape(
+      lambda: network.forward(params, Inputs(mask, tokens=tokens), key=KEY)
+    )
+  stacks = {"": 1, "encoder": 1, "decoder": 1}  # words, and after each norm
+  layers = {
+    "encoder/layers_0": "attention",
+    "encoder/layers_1": "attention",
+    "decoder/layers_0": "encoder_decoder_attention",
+  }
+  residuals = dict.fromkeys(layers, 2)
+  inside = {f"{layer}/{name}": 1 for layer, name in layers.items()}
+  inside |= {f"{layer}/mlp": 1 for layer in layers}
+  assert places == stacks | residuals | inside
 
 
 def test_dropout_keeps_the_mean_and_is_shared_by_the_positions_of_a_row(
