@@ -55,7 +55,7 @@ def augpro_mix(lam: float = 0.5, alpha: float | None = None) -> ViewMaker:
 
 
 def augpro_fgsm(
-  delta: float = 3.0, direction: str = "ascent", relative: bool = True
+  delta: float = 2.0, direction: str = "ascent", relative: bool = True
 ) -> ViewMaker:
   """AugPro-FGSM: `perturb_by_sign`, projected. Arguments as there."""
   return project_to_tokens(perturb_by_sign(delta, direction, relative))

@@ -66,19 +66,12 @@ def exchangeable(batch: Batch, lexicon: Lexicon) -> Bool[Array, "n B L"]:
 
 def draw_lambda(
   key: Key[Array, ""], batch: Batch, lam: float, alpha: float | None
-) -> Float[Array, "n B"]:
-  """The anchor's share in each copy of each row: `lam`, or a Beta draw."""
-  copies = batch.partner.weight.shape[0]
+) -> Float[Array, "1 B"]:
+  """The anchor's share in each row: `lam`, or drawn from Beta(alpha, alpha)."""
   if alpha is None:
-    return jnp.full((copies, *batch.weight.shape), lam, jnp.float32)
-  return jnp.stack(
-    [
-      jax.vmap(lambda k: jax.random.beta(k, alpha, alpha))(
-        prng.per_example(key, batch.example_id, copy)
-      )
-      for copy in range(copies)
-    ]
-  )
+    return jnp.full((1, *batch.weight.shape), lam, jnp.float32)
+  keys = prng.per_example(key, batch.example_id)
+  return jax.vmap(lambda k: jax.random.beta(k, alpha, alpha))(keys)[None]
 
 
 def mix_embeddings(lam: float = 0.5, alpha: float | None = None) -> ViewMaker:

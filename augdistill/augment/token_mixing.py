@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
 
 from augdistill import prng
 from augdistill.augment.mixing import (
@@ -12,20 +11,7 @@ from augdistill.augment.mixing import (
   mix_labels,
 )
 from augdistill.augment.projection import as_token_view
-from augdistill.types import Batch, Inputs, View, ViewMaker
-
-
-def draw_uniform(key: Key[Array, ""], batch: Batch) -> Float[Array, "n B L"]:
-  """Uniform in [0, 1) for every position of every copy of every row."""
-  length = batch.tokens.shape[-1]
-  return jnp.stack(
-    [
-      jax.vmap(lambda k: jax.random.uniform(k, (length,)))(
-        prng.per_example(key, batch.example_id, copy)
-      )
-      for copy in range(batch.partner.weight.shape[0])
-    ]
-  )
+from augdistill.types import Inputs, View, ViewMaker
 
 
 def mix_tokens(lam: float = 0.5) -> ViewMaker:
@@ -52,7 +38,9 @@ def mix_tokens(lam: float = 0.5) -> ViewMaker:
     del clean, step
     other = batch.partner
     free = exchangeable(batch, models.lexicon)
-    from_b = free & (draw_uniform(key, batch) >= lam)
+    keys = prng.per_example(key, batch.example_id)
+    draw = jax.vmap(lambda k: jax.random.uniform(k, batch.tokens.shape[1:]))
+    from_b = free & (draw(keys)[None] >= lam)
     tokens = jnp.where(from_b, other.tokens, batch.tokens[None])
     words = batch.mask & ~jnp.take(models.lexicon.protected, batch.tokens)
     count = jnp.maximum(jnp.sum(words, axis=-1), 1)

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Runs `augdistill augment`."""
-  from augdistill.cli import samples
+  from augdistill.cli import samples, screens
   from augdistill.errors import UsageError
 
   if args.limit < 0:
@@ -48,4 +48,4 @@ def run(args: argparse.Namespace) -> None:
       print(json.dumps(row, ensure_ascii=False))
     print(json.dumps({"summary": summary}))
     return
-  samples.show(rows, summary)
+  screens.show_samples(rows, summary)

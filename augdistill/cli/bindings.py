@@ -5,6 +5,8 @@ gin only evaluates factories here; nothing that it wrapped runs under jit.
 
 import collections.abc
 import contextlib
+import enum
+import functools
 import importlib.util  # gin finds packaged files only if this is imported
 import inspect
 import logging
@@ -36,30 +38,38 @@ def configurable(factory: Callable, name: str | None = None) -> Callable:
   """
   name = name or factory.__name__
   maker = factory.__init__ if inspect.isclass(factory) else factory
-  hints = typing.get_type_hints(maker)
-
-  def make(**given):
-    for key, value in given.items():
-      if not fits(value, hints[key]):
-        raise UsageError(
-          f"{name}.{key} must be {_spell(hints[key])}, got {value!r}"
-        )
-    return factory(**given)
-
-  make.__name__ = name
-  make.__doc__ = factory.__doc__
+  make = functools.partial(_make, factory, name, typing.get_type_hints(maker))
+  make.__name__, make.__doc__ = name, factory.__doc__
   make.__signature__ = inspect.signature(factory)
   _FACTORIES[name] = factory
   return gin.external_configurable(make, name=name, module="augdistill")
 
 
-def fits(value: Any, hint: Any) -> bool:
-  """Whether a value from gin is what an annotation asks for."""
+def _make(
+  factory: Callable, called: str, hints: dict[str, Any], /, **given: Any
+) -> Any:
+  """Calls a factory with values as its annotations ask."""
+  return factory(
+    **{k: _as_asked(f"{called}.{k}", hints[k], v) for k, v in given.items()}
+  )
+
+
+def _as_asked(name: str, hint: Any, value: Any) -> Any:
+  options = (hint,)
   if typing.get_origin(hint) in (types.UnionType, typing.Union):
-    return any(fits(value, option) for option in typing.get_args(hint))
+    options = typing.get_args(hint)
+  fitting = next((option for option in options if fits(value, option)), None)
+  if fitting is None:
+    wanted = " or ".join(getattr(o, "__name__", str(o)) for o in options)
+    raise UsageError(f"{name} must be {wanted}, got {value!r}")
+  if fitting is float or isinstance(fitting, enum.EnumType):
+    return fitting(value)
+  return tuple(value) if isinstance(value, list) else value
+
+
+def fits(value: Any, hint: Any) -> bool:
+  """Whether a value from gin is what an annotation, no union, asks for."""
   kind = typing.get_origin(hint) or hint
-  if kind is Any:
-    return True
   if kind is collections.abc.Callable:
     return callable(value)
   if kind is tuple:
@@ -68,15 +78,6 @@ def fits(value: Any, hint: Any) -> bool:
     return isinstance(value, int | kind) and not isinstance(value, bool)
   # An enumeration of texts is written as a text.
   return isinstance(value, str if issubclass(kind, str) else kind)
-
-
-def _spell(hint: Any) -> str:
-  """An annotation for a person: "int or None"."""
-  if typing.get_origin(hint) in (types.UnionType, typing.Union):
-    return " or ".join(map(_spell, typing.get_args(hint)))
-  if hint is type(None):
-    return "None"
-  return getattr(hint, "__name__", str(hint))
 
 
 @contextlib.contextmanager
@@ -204,8 +205,9 @@ def _message(error: Exception, where: str) -> str:
     hint = f"; there are {', '.join(_FACTORIES)}." + suggest(
       name[1].split("/")[-1], _FACTORIES
     )
-  elif found := re.search(r"'(\S+)' doesn't have a parameter named '(\S+)'",
-                           text):
+  elif found := re.search(
+    r"'(\S+)' doesn't have a parameter named '(\S+)'", text
+  ):
     known = inspect.signature(_FACTORIES[found[1]]).parameters
     hint = f"; it has {', '.join(known)}." + suggest(found[2], known)
   elif called:

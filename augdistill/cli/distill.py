@@ -9,6 +9,7 @@ copies, for example kd(temperature=2)+augpro_mix*2+augpro_fgsm(delta=3).
 """
 
 import argparse
+import dataclasses
 import os
 
 from augdistill.cli import flags
@@ -65,40 +66,57 @@ def run(args: argparse.Namespace) -> None:
       "give --teacher DIR, a finished teacher, or --teacher_model NAME, to "
       "fine-tune one first, but not both"
     )
-  teacher = args.teacher
+  if args.teacher_num_steps and not args.teacher_model:
+    raise UsageError("--teacher_num_steps is for --teacher_model NAME")
   if args.teacher_model:
-    teacher = os.path.join(args.output_dir, "teacher")
-  extra = [] if teacher is None else [f"TEACHER = {teacher!r}"]
-  run_config, text = config.resolve("runs/distill.gin", args, extra)
+    args.teacher = os.path.join(args.output_dir, "teacher")
+  if args.teacher:
+    args.teacher = os.path.normpath(args.teacher)
+  run_config, text = config.resolve("runs/distill.gin", args)
   output = RunDirectory(args.output_dir)
-  output.check(text)
-  if args.teacher_model:
-    _finetune_teacher(args, teacher)
+  finished = experiment.check_directory(output, text)
+  if args.teacher_model and finished is None:
+    _finetune_teacher(args, run_config)
   results = experiment.run_experiment(run_config, text, output, args.argv)
   screens.show_results(args.output_dir, results)
 
 
-def _finetune_teacher(args: argparse.Namespace, output_dir: str) -> None:
-  """The teacher's own run: the data flags, and nothing of the student's."""
-  from augdistill.cli import config, experiment
+def _finetune_teacher(args: argparse.Namespace, student) -> None:
+  """The teacher's own run: the student's data, and nothing else of its."""
+  from augdistill.cli import config, experiment, parts
+  from augdistill.data.load import load_data
   from augdistill.reports.run_directory import RunDirectory
 
-  own = dict.fromkeys(flags.MACROS) | {
-    name: getattr(args, name)
-    for name in (
-      *("task", "train", "validation", "test", "text_column", "label_column"),
-      *("task_kind", "vocab", "max_length", "tfds_data_dir", "seed"),
-    )
-  }
-  own |= {"model": args.teacher_model, "num_steps": args.teacher_num_steps}
-  own = argparse.Namespace(
-    **own,
-    gin_file=[],
-    gin_search_paths=args.gin_search_paths,
-    gin_bindings=[],
+  # What is wrong with the student's run should show before hours are spent.
+  parts.check(student)
+  load_data(student.data)
+  run_config, text = config.resolve(
+    "runs/finetune.gin",
+    _teachers_flags(args.teacher_model, args.teacher_num_steps),
+    _shared(student),
   )
-  run_config, text = config.resolve("runs/finetune.gin", own)
-  print(f"fine-tuning the teacher, {args.teacher_model}, into {output_dir}")
+  print(f"fine-tuning the teacher, {args.teacher_model}, into {args.teacher}")
   experiment.run_experiment(
-    run_config, text, RunDirectory(output_dir), args.argv
+    run_config, text, RunDirectory(args.teacher), args.argv
   )
+
+
+def _teachers_flags(model: str, num_steps: int | None) -> argparse.Namespace:
+  """Flags as if nothing else was given."""
+  flags_given = {"model": model, "num_steps": num_steps}
+  gin_given = {"gin_file": [], "gin_search_paths": "", "gin_bindings": []}
+  return argparse.Namespace(
+    **dict.fromkeys(flags.MACROS) | flags_given | gin_given
+  )
+
+
+def _shared(student) -> list[str]:
+  """Bindings of the student's data, without the rows that are its alone."""
+  bindings = [f"SEED = {student.seed!r}"]
+  for field in dataclasses.fields(student.data):
+    value = getattr(student.data, field.name)
+    alone = field.name in ("seed", "train_examples", "unlabeled")
+    if value != field.default and not alone:
+      name = flags.MACROS.get(field.name, f"DataConfig.{field.name}")
+      bindings.append(f"{name} = {value!r}")
+  return bindings

@@ -1,6 +1,8 @@
 """Scores a trained run on a file of labelled texts.
 
   augdistill evaluate --run student --data test.tsv
+
+Prints one JSON object, with the metrics of the run's task.
 """
 
 import argparse
@@ -34,8 +36,11 @@ def run(args: argparse.Namespace) -> None:
       task_kind=str(task.kind),
       vocab=trained.vocab_path,
       max_length=trained.served.max_length,
+      pair=task.pair,
     )
   )
-  logits = predict(trained.network, trained.params, eval_batches(data.test, 256))
+  logits = predict(
+    trained.network, trained.params, eval_batches(data.test, 256)
+  )
   values = metrics.compute(task, logits, data.test.label, data.test.has_label)
   print(json.dumps({"examples": len(data.test), "metrics": values}))

@@ -1,6 +1,8 @@
 """Trains a model on labelled texts, from scratch: a teacher, or a baseline.
 
   augdistill finetune --train train.tsv --test test.tsv --output_dir teacher
+
+A file's columns are sentence (or sentence1 and sentence2) and label.
 """
 
 import argparse

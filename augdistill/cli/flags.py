@@ -1,6 +1,7 @@
 """The flags that commands share: sugar over gin's UPPER_CASE macros."""
 
 import argparse
+import math
 
 # Flag -> the macro that it sets.
 MACROS = {
@@ -33,8 +34,9 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     "data", "a seqio Task by name, or files: .tsv, .csv or .jsonl"
   )
   group.add_argument(
-    "--task", help="any seqio Task; helpdesk is embedded, cola, sst2, mrpc, "
-    "stsb, qqp, mnli, qnli and rte come from TFDS"
+    "--task",
+    help="any seqio Task; helpdesk is embedded, cola, sst2, mrpc, "
+    "stsb, qqp, mnli, qnli and rte come from TFDS",
   )
   group.add_argument("--train", metavar="FILE", help="labelled texts")
   group.add_argument(
@@ -79,7 +81,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
   )
   group.add_argument("--num_steps", type=int, metavar="N")
   group.add_argument("--batch_size", type=int, metavar="N")
-  group.add_argument("--learning_rate", type=float, metavar="X")
+  group.add_argument("--learning_rate", type=_finite, metavar="X")
   group.add_argument("--seed", type=int, metavar="N")
   parser.add_argument(
     "--output_dir",
@@ -87,6 +89,16 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     required=True,
     help="where the run goes; the same directory resumes it",
   )
+
+
+def _finite(text: str) -> float:
+  try:
+    number = float(text)
+  except ValueError:
+    number = math.nan
+  if not math.isfinite(number):
+    raise argparse.ArgumentTypeError(f"must be a finite number, got {text!r}")
+  return number
 
 
 def add_gin(parser: argparse.ArgumentParser) -> None:

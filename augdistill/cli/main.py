@@ -45,15 +45,17 @@ def main(argv: Sequence[str] | None = None) -> int:
   """
   argv = list(sys.argv[1:] if argv is None else argv)
   try:
-    return _run(argv)
+    code = _run(argv)
+    sys.stdout.flush()  # Now, and not when nobody handles its failure.
+    return code
   except AugdistillError as error:
     print(f"augdistill: error: {error}", file=sys.stderr)
     return error.exit_code
-  except SystemExit as stop:  # --help; or SIGTERM before the first step.
-    return stop.code or 0
   except BrokenPipeError:  # The reader of our output has gone, as `head` does.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+  except SystemExit as stop:  # SIGTERM, before there was anything to save.
+    return stop.code
   except KeyboardInterrupt:
     print("augdistill: interrupted", file=sys.stderr)
     return 130
@@ -88,6 +90,9 @@ def _run(argv: list[str]) -> int:
     allow_abbrev=False,
   )
   command.add_arguments(parser)
+  if {"-h", "--help"}.intersection(argv):
+    print(parser.format_help(), end="")
+    return 0
   args, rest = parser.parse_known_args(argv[1:])
   args.gin_bindings = _gin_bindings(parser, rest, hasattr(args, "gin_file"))
   args.argv = argv

@@ -32,7 +32,12 @@ def run(args: argparse.Namespace) -> None:
   """Runs `augdistill predict`."""
   from augdistill import atomic
   from augdistill.cli.trained import Trained
+  from augdistill.errors import UsageError
 
+  if args.output and os.path.isdir(args.output):
+    raise UsageError(
+      f"--output must be a file, got the directory {args.output}"
+    )
   trained = Trained.load(args.run)
   if args.output:
     with atomic.replacing(args.output) as file:
@@ -52,9 +57,7 @@ def _answers(trained, args: argparse.Namespace) -> Iterator[str]:
 
   served, vocab, count = trained.served, trained.vocab, 0
   for texts in _chunks(args, served.task.pair):
-    rows = encode_rows(
-      texts, vocab, served.max_length, served.task.num_outputs
-    )
+    rows = encode_rows(texts, vocab, served.max_length, served.task.num_outputs)
     # One row of a terminal's line is not worth a batch of 256.
     size = 256 if len(texts) > 16 else 16
     logits = predict(trained.network, trained.params, eval_batches(rows, size))
@@ -75,6 +78,11 @@ def _chunks(
 
   if args.input != "-":
     columns = tuple(args.text_column.split(",")) if args.text_column else None
+    if columns and len(columns) != 1 + pair:
+      raise UsageError(
+        f"--text_column must name {1 + pair} column(s), as the run was trained "
+        f"on, got {args.text_column}"
+      )
     table = read_table(args.input, text_columns=columns, labelled=False)
     if table.pair != pair:
       raise UsageError(

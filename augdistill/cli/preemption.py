@@ -1,6 +1,7 @@
 """Asked to stop by SIGTERM, as schedulers do before they take a machine."""
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -13,9 +14,8 @@ def exit_at_once() -> Iterator[None]:
   """A context in which SIGTERM ends the process, and says: run me again."""
 
   def stop(*_):
-    # Not an exception that somebody on the way may handle.
-    print("augdistill: stopped; run the same command again", file=sys.stderr)
-    sys.exit(Preempted.exit_code)
+    os.write(2, b"augdistill: error: stopped; run the same command again\n")
+    sys.exit(Preempted.exit_code)  # which nobody on the way handles
 
   with _handled_by(stop):
     yield

@@ -1,10 +1,11 @@
-"""What a person reads when a run is over."""
+"""What a person reads on the screen when a command is done."""
 
 import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 
 def show_results(output_dir: str, results: Mapping[str, Any]) -> None:
@@ -31,3 +32,39 @@ def show_results(output_dir: str, results: Mapping[str, Any]) -> None:
 
 def _line(values: Mapping[str, float]) -> str:
   return "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+
+
+def show_samples(rows: list[dict[str, Any]], summary: dict[str, dict]) -> None:
+  """Prints what `samples.augmented` returned."""
+  console = Console(highlight=False)
+  for row in rows:
+    console.rule(row["view"], align="left")
+    for key in ("text", "partner", "augmented"):
+      if key in row:
+        console.print(f"[bold]{key:>10}[/bold]  ", end="")
+        console.print(row[key], markup=False)
+    if "teacher" in row:
+      console.print(f"[bold]{'teacher':>10}[/bold]  ", end="")
+      console.print(
+        f"{_top(row['teacher'])}  ->  {_top(row['teacher_augmented'])}",
+        markup=False,
+      )
+  if not summary:
+    console.print("this method has no view that makes tokens to show")
+    return
+  table = Table("view", title="over the whole file")
+  names = list(dict.fromkeys(k for its in summary.values() for k in its))
+  for name in names:
+    table.add_column(name.replace("_", " "), justify="right")
+  for view, its in summary.items():
+    cells = (f"{its[n]:.1%}" if n in its else "" for n in names)
+    table.add_row(view, *cells)
+  console.print(table)
+
+
+def _top(answer: dict[str, float] | float, count: int = 2) -> str:
+  """The likeliest names with their probabilities, or the value."""
+  if not isinstance(answer, dict):
+    return f"{answer:.3f}"
+  best = sorted(answer.items(), key=lambda item: -item[1])[:count]
+  return ", ".join(f"{name} {p:.2f}" for name, p in best)

@@ -1,6 +1,8 @@
 """Compares finished runs in a table.
 
   augdistill table runs/kd runs/augpro
+
+Runs of one method on one task are one row: the mean over their seeds.
 """
 
 import argparse

@@ -3,8 +3,10 @@
 import dataclasses
 import os
 
+import jax
+
 from augdistill.checkpoints.store import Store
-from augdistill.cli.config import Served, load_served
+from augdistill.cli.served import Served, load_served
 from augdistill.data.vocabulary import Vocab, load_vocab
 from augdistill.errors import UsageError
 from augdistill.models.enct5 import enct5
@@ -19,7 +21,7 @@ class Trained:
   Attributes:
     served: shape, task and length.
     network: its network.
-    params: its best parameters, NumPy arrays.
+    params: its best parameters.
     vocab_path: its SentencePiece file.
   """
 
@@ -51,6 +53,6 @@ class Trained:
       )
     served = load_served(str(run.student_gin))
     with Store(run.checkpoints) as store:
-      params = store.restore_params(results["best_step"])
+      params = jax.device_put(store.restore_params(results["best_step"]))
     vocab_path = str(run.vocab / "vocab.spm")
     return cls(served, enct5(served.model), params, vocab_path)

@@ -9,9 +9,11 @@ import math
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from augdistill.errors import UsageError
+from augdistill.training.step import TrainState
 from augdistill.types import Batch, Network, Params
 
 # T5X's rules: which mesh axis cuts a parameter's axis; the rest is replicated.
@@ -59,6 +61,39 @@ def param_shardings(network: Network, mesh: Mesh) -> Params:
     return NamedSharding(mesh, PartitionSpec(*cut))
 
   return jax.tree.map(sharding, shapes, network.logical_axes())
+
+
+def state_shardings(
+  network: Network, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+  """A sharding for every array of a train state.
+
+  What the optimizer keeps of a parameter, in its shape, lies where the
+  parameter does; the rest is small and replicated.
+
+  Args:
+    network: the student's.
+    optimizer: the optax transformation of the run.
+    mesh: the devices.
+
+  Returns:
+    A TrainState of shardings: the step then gives a state laid out as the one
+    that it was given, and is compiled once.
+  """
+  whole = replicated(mesh)
+  params = param_shardings(network, mesh)
+  shapes = jax.eval_shape(network.init, jax.random.key(0))
+  opt_state = optax.tree_utils.tree_map_params(
+    optimizer,
+    lambda kept, param, sharding: (
+      sharding if kept.shape == param.shape else whole
+    ),
+    jax.eval_shape(optimizer.init, shapes),
+    shapes,
+    params,
+    transform_non_params=lambda _: whole,
+  )
+  return TrainState(whole, params, opt_state)
 
 
 def place_batch(batch: Batch, mesh: Mesh) -> Batch:

@@ -162,7 +162,7 @@ def train_step(
   grads, metrics = grads_and_metrics(
     state.params, teacher_params, lexicon, batch, key, state.step, **what
   )
-  metrics["gradient_norm"] = (optax.global_norm(grads), jnp.float32(1.0))
+  metrics["gradient_norm"] = (optax.tree.norm(grads), jnp.float32(1.0))
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   return TrainState(state.step + 1, params, opt_state), metrics

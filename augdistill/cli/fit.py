@@ -1,0 +1,174 @@
+"""The training of a run: its first state, its step, the hooks of its loop."""
+
+import functools
+import logging
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from augdistill import prng
+from augdistill.checkpoints.store import Store
+from augdistill.cli import preemption
+from augdistill.cli.parts import Experiment, param_shardings, place_params
+from augdistill.cli.scoring import score
+from augdistill.cli.stopwatch import Stopwatch
+from augdistill.data.batches import train_batches
+from augdistill.errors import RunError
+from augdistill.reports.metrics_file import MetricsWriter
+from augdistill.reports.progress import Progress
+from augdistill.reports.run_directory import RunDirectory
+from augdistill.training import loop, mesh
+from augdistill.training.step import TrainState, train_step
+from augdistill.types import Batch, Lexicon, Params
+
+# It warns of numbers that are not finite; a run says so itself, and fails.
+logging.getLogger("tensorboardX").setLevel(logging.ERROR)
+
+
+def fit(experiment: Experiment, run: RunDirectory, store: Store) -> float:
+  """Takes all steps, from the newest checkpoint on.
+
+  Args:
+    experiment: the run's parts.
+    run: its directory, for metrics.
+    store: its checkpoints.
+
+  Returns:
+    The seconds spent in steps, over all starts.
+
+  Raises:
+    RunError: if a loss or a parameter is not finite.
+    Preempted: if the process was asked to stop; the state is saved.
+  """
+  config = experiment.config
+  state = initial_state(experiment)
+  if store.latest_step() is not None:
+    state = store.restore(state)
+    print(f"resuming {run.path} at step {int(state.step)}")
+  start = int(state.step)
+  clock = Stopwatch(run.train_seconds(before=start))
+  if start >= config.num_steps:
+    return clock.seconds()
+  with (
+    run.metrics_writer(start) as writer,
+    Progress(start, config.num_steps, config.method) as progress,
+    preemption.watch() as asked_to_stop,
+  ):
+
+    def report(step, means):
+      writer.write(step, means)
+      progress.update(step, means["loss"])
+
+    save, score_and_save = _savers(experiment, store, writer, progress, clock)
+    period = config.eval_period or -(-config.num_steps // 10)
+    loop.train(
+      state,
+      clock.timed(make_step(experiment)),
+      train_batches(experiment.train, config.batch_size, config.seed),
+      config.num_steps,
+      [
+        loop.average_metrics(report, config.log_period, config.num_steps),
+        loop.every(period, config.num_steps, score_and_save),
+        loop.stop_when(asked_to_stop, save),
+      ],
+    )
+    return clock.seconds()
+
+
+def _savers(
+  experiment: Experiment,
+  store: Store,
+  writer: MetricsWriter,
+  progress: Progress,
+  clock: Stopwatch,
+) -> tuple[loop.Hook, loop.Hook]:
+  """Two hooks: one saves, and one also scores and may find the best.
+
+  A run that was stopped is not scored where it was stopped, or its best
+  checkpoint could be another one than that of a run which was not.
+  """
+  validation = experiment.data.validation
+
+  def check(step, state):
+    if not _all_finite(state.params):
+      raise RunError(
+        f"the parameters must stay finite, and are not at step {step}; the "
+        "last checkpoint is intact. Try a smaller --learning_rate"
+      )
+
+  def save(step, state, metrics):
+    del metrics
+    check(step, state)
+    writer.write(step, {"train_seconds": clock.seconds()})
+    store.save(step, state)
+
+  def score_and_save(step, state, metrics):
+    if validation is None:
+      return save(step, state, metrics)
+    check(step, state)
+    seconds = clock.seconds()
+    with clock.paused():
+      _, values = score(
+        experiment, experiment.student, state.params, validation
+      )
+      named = {f"validation/{name}": value for name, value in values.items()}
+      writer.write(step, named | {"train_seconds": seconds})
+      first = next(iter(values))
+      progress.note(step, {f"validation {first}": values[first]})
+      store.save(step, state, values)
+    return None
+
+  return save, score_and_save
+
+
+@jax.jit
+def _all_finite(params: Params) -> jax.Array:
+  leaves = jax.tree.leaves(params)
+  return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def initial_state(experiment: Experiment) -> TrainState:
+  """Step 0, laid out on the mesh."""
+  student, optimizer = experiment.student, experiment.config.optimizer
+  shardings = param_shardings(student, experiment.mesh)
+
+  def init(key):
+    params = jax.lax.with_sharding_constraint(student.init(key), shardings)
+    return TrainState(jnp.int32(0), params, optimizer.init(params))
+
+  key = prng.stream(prng.run_key(experiment.config.seed), "init")
+  return jax.jit(init)(jax.device_put(key, mesh.replicated(experiment.mesh)))
+
+
+def make_step(
+  experiment: Experiment,
+) -> Callable[[TrainState, Batch], tuple]:
+  """The compiled step: (state, batch of NumPy arrays) -> (state, metrics)."""
+  config, devices = experiment.config, experiment.mesh
+  whole = mesh.replicated(devices)
+  teacher = experiment.teacher if experiment.method.needs_teacher else None
+  teacher_params = None
+  if teacher:
+    teacher_params = place_params(teacher.network, teacher.params, devices)
+  vocab = experiment.data.vocab
+  lexicon = jax.device_put(Lexicon(vocab.producible, vocab.protected), whole)
+  key = jax.device_put(prng.run_key(config.seed), whole)
+  compiled = jax.jit(
+    functools.partial(
+      train_step,
+      optimizer=config.optimizer,
+      student=experiment.student,
+      teacher=teacher.network if teacher else None,
+      method=experiment.method,
+      teacher_dropout=config.teacher_dropout,
+      num_microbatches=config.num_microbatches,
+    ),
+    donate_argnums=0,
+  )
+
+  def step(state, batch):
+    placed = mesh.place_batch(batch, devices)
+    return compiled(state, teacher_params, lexicon, placed, key)
+
+  return step

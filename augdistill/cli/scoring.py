@@ -1,0 +1,96 @@
+"""What a run's model is worth: scores, predictions and results.json."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from augdistill.cli.parts import Experiment, place_params
+from augdistill.data.batches import eval_batches
+from augdistill.data.dataset import Examples
+from augdistill.evaluation.metrics import compute
+from augdistill.evaluation.predict import agreement, predict
+from augdistill.evaluation.predictions import write_predictions
+from augdistill.reports.results import build_results
+from augdistill.reports.run_directory import RunDirectory
+from augdistill.training import mesh
+from augdistill.types import Network, Params
+
+
+def score(
+  experiment: Experiment, network: Network, params: Params, examples: Examples
+) -> tuple[np.ndarray, dict[str, float]]:
+  """A network's logits and metrics on a split."""
+  devices = experiment.mesh
+  size = mesh.round_up_rows(experiment.config.eval_batch_size, devices)
+  logits = predict(
+    network,
+    place_params(network, params, devices),
+    eval_batches(examples, size),
+    functools.partial(mesh.place_batch, mesh=devices),
+  )
+  task = experiment.data.task
+  return logits, compute(task, logits, examples.label, examples.has_label)
+
+
+def report(
+  experiment: Experiment,
+  run: RunDirectory,
+  params: Params,
+  step: int,
+  seconds: float,
+) -> dict[str, Any]:
+  """Writes predictions and, last of all, results.json.
+
+  Args:
+    experiment: the run's parts.
+    run: its directory.
+    params: the student's, at `step`.
+    step: the step with the best validation score, or the last one.
+    seconds: spent in steps.
+
+  Returns:
+    What results.json holds.
+  """
+  config, data, teacher = experiment.config, experiment.data, experiment.teacher
+  metrics, teacher_metrics, agreed = {}, {}, None
+  for split in ("validation", "test"):
+    examples = getattr(data, split)
+    if examples is None:
+      continue
+    logits, metrics[split] = score(
+      experiment, experiment.student, params, examples
+    )
+    answers = None
+    if teacher:
+      answers, teacher_metrics[split] = score(
+        experiment, teacher.network, teacher.params, examples
+      )
+      agreed = agreement(logits, answers, data.task)
+    write_predictions(
+      run.predictions(split), data.task, examples, logits, answers
+    )
+  results = build_results(
+    method=config.method,
+    task=data.task.name,
+    seed=config.seed,
+    metrics=metrics,
+    teacher_metrics=teacher_metrics,
+    agreement=agreed,
+    num_params={
+      "student": count(params),
+      "teacher": count(teacher.params) if teacher else None,
+    },
+    num_steps=config.num_steps,
+    best_step=step,
+    train_seconds=seconds,
+    batch_size=config.batch_size,
+  )
+  run.write_results(results)
+  return results
+
+
+def count(params: Params) -> int:
+  """How many numbers a tree of parameters holds."""
+  return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,313 @@
+"""What `distill` does with teachers, rows, and tasks of every kind."""
+
+import argparse
+import json
+
+import pytest
+
+from augdistill.cli import config, distill, parts
+from augdistill.cli.served import load_served
+from augdistill.cli.trained import Trained
+from augdistill.data.load import DataConfig
+from augdistill.data.vocabulary import train_vocab
+from tests.cli.tiny import (
+  LABELS,
+  TINY,
+  examples,
+  ok,
+  params,
+  read_jsonl,
+  results,
+  run,
+  same_bits,
+  snapshot,
+  write_tsv,
+)
+
+# --- a teacher of its own ----------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def with_own_teacher(files, data):
+  """A run that fine-tuned its teacher, with much that is the student's only."""
+  path = files / "own"
+  args = [
+    *("distill", *data, *TINY, "--method=kd", "--seed=1"),
+    *("--teacher_model=micro", "--teacher_num_steps=4", "--train_examples=12"),
+    "--learning_rate=0.002",
+    "--gin.enct5_config.dropout_rate=0.3",
+    "--gin.make_optimizer.decay='linear'",
+    f"--output_dir={path}",
+  ]
+  return path, args, ok(*args)
+
+
+def statements(path):
+  lines = (path / "config.gin").read_text().splitlines()
+  return dict(line.split(" = ", 1) for line in lines if " = " in line)
+
+
+def test_a_teacher_is_fine_tuned_first_into_the_same_directory(
+  with_own_teacher,
+):
+  path, _, done = with_own_teacher
+  assert f"fine-tuning the teacher, micro, into {path / 'teacher'}" in done.out
+  assert results(path / "teacher")["method"] == "ft"
+  assert results(path / "teacher")["num_steps"] == 4
+  teachers = results(path / "teacher")["metrics"]
+  assert results(path)["teacher_metrics"] == teachers
+
+
+def test_what_is_set_for_the_student_never_reaches_its_teacher(
+  with_own_teacher,
+):
+  path, _, _ = with_own_teacher
+  student, teacher = statements(path), statements(path / "teacher")
+  only_students = {
+    "enct5_config.dropout_rate": ("0.3", "0.1"),
+    "make_optimizer.decay": ("'linear'", "'cosine'"),
+    "RunConfig.eval_batch_size": ("16", "256"),
+    "RunConfig.eval_period": ("2", "None"),
+    "RunConfig.log_period": ("1", "20"),
+    "LEARNING_RATE": ("0.002", "0.001"),
+    "BATCH_SIZE": ("8", "64"),
+    "METHOD": ("'kd'", "'ft'"),
+    "TRAIN_EXAMPLES": ("12", "None"),
+    "TEACHER": (f"'{path / 'teacher'}'", "None"),
+  }
+  for name, (ours, theirs) in only_students.items():
+    assert (student[name], teacher[name]) == (ours, theirs), name
+  differ = {n for n in student if student[n] != teacher.get(n)}
+  assert differ == set(only_students)
+  served = (load_served(p / "student.gin") for p in (path, path / "teacher"))
+  assert [one.model.dropout_rate for one in served] == [0.3, 0.1]
+
+
+def test_what_is_the_datas_is_the_teachers_too(with_own_teacher, files):
+  path, _, _ = with_own_teacher
+  teacher = statements(path / "teacher")
+  assert teacher["TRAIN_FILE"] == f"'{files / 'train.tsv'}'"
+  assert teacher["MAX_LENGTH"] == "16"
+  assert teacher["SEED"] == "1"
+
+
+def test_train_examples_are_the_students_rows_only(with_own_teacher, files):
+  path, _, _ = with_own_teacher
+  fingerprints = [
+    json.loads((p / "provenance.json").read_text())["data_fingerprints"]
+    for p in (path, path / "teacher")
+  ]
+  assert fingerprints[0]["train"] != fingerprints[1]["train"]
+  assert fingerprints[0]["validation"] == fingerprints[1]["validation"]
+
+
+def test_the_same_command_again_finds_both_finished(with_own_teacher):
+  path, args, _ = with_own_teacher
+  before = snapshot(path)
+  done = ok(*args)
+  assert f"{path} is finished already" in done.out
+  assert "fine-tuning" not in done.out
+  assert snapshot(path) == before
+
+
+def test_a_finished_teacher_is_used_when_the_student_is_not(with_own_teacher):
+  path, args, _ = with_own_teacher
+  before, student = snapshot(path / "teacher"), params(path, 4)
+  (path / "results.json").unlink()
+  done = ok(*args)
+  assert f"{path / 'teacher'} is finished already" in done.out
+  assert snapshot(path / "teacher") == before
+  assert same_bits(params(path, 4), student)
+
+
+def test_the_teacher_takes_its_data_from_gin_files_too(tmp_path, files):
+  file = tmp_path / "data.gin"
+  file.write_text(
+    "TASK = 'cola'\nMAX_LENGTH = 24\nNUM_STEPS = 3\n"
+    "DataConfig.validation_fraction = 0.25\nDataConfig.vocab_size = 100\n"
+  )
+  student, _ = config.resolve(
+    "runs/distill.gin",
+    argparse.Namespace(
+      gin_file=[str(file)],
+      gin_search_paths="",
+      gin_bindings=["TRAIN_EXAMPLES = 8"],
+      unlabeled="u",
+      seed=4,
+    ),
+  )
+  teacher, _ = config.resolve(
+    "runs/finetune.gin",
+    distill._teachers_flags("mini", None),
+    distill._shared(student),
+  )
+  assert teacher.data.task == "cola"
+  assert teacher.data.max_length == 24
+  assert teacher.data.validation_fraction == 0.25
+  assert teacher.data.vocab_size == 100
+  assert (teacher.data.train_examples, teacher.data.unlabeled) == (None, None)
+  assert (teacher.seed, teacher.data.seed) == (4, 4)
+  assert teacher.num_steps == 2000
+
+
+def test_a_vocabulary_is_the_teachers_or_refused(tmp_path, data, teacher):
+  other = tmp_path / "other.spm"
+  other.write_bytes(train_vocab(["another text"] * 9).model_bytes)
+  flags = f"--teacher={teacher}", f"--vocab={other}"
+  done = run("distill", *data, *TINY, *flags, f"--output_dir={tmp_path / 'x'}")
+  assert done.code == 2
+  assert "--vocab must be the teacher's" in done.err
+  assert not (tmp_path / "x").exists()
+  trained = Trained.load(str(teacher))
+  other.write_bytes(trained.vocab.model_bytes)
+  read = parts.as_read_by(trained, DataConfig(vocab=str(other)))
+  assert read.vocab == trained.vocab_path
+
+
+# --- labels by name ----------------------------------------------------------
+
+
+def test_labels_are_mapped_to_the_teachers_order_and_it_is_said(
+  tmp_path, files, data
+):
+  order = ("cash", "app", "card")
+  names = f"--gin.DataConfig.label_names={order!r}"
+  teacher, student = tmp_path / "teacher", tmp_path / "student"
+  ok("finetune", *data, *TINY, names, f"--output_dir={teacher}")
+  assert load_served(teacher / "student.gin").task.label_names == order
+  flags = f"--teacher={teacher}", "--method=kd", f"--output_dir={student}"
+  done = ok("distill", *data, *TINY, *flags)
+  assert "train.tsv are mapped by name to the teacher's order" in done.out
+  assert load_served(student / "student.gin").task.label_names == order
+  assert results(student)["teacher_metrics"] == results(teacher)["metrics"]
+  for row, (_, label) in zip(
+    read_jsonl(student / "predictions" / "test.jsonl"),
+    examples(12, first=60),
+    strict=True,
+  ):
+    assert row["label"] == label
+
+
+# --- rows without labels -----------------------------------------------------
+
+
+def test_unlabelled_texts_are_learnt_from_without_labelled_ones(
+  tmp_path, files, teacher
+):
+  texts = write_tsv(
+    tmp_path / "texts.tsv", [[t] for t, _ in examples(30)], ["sentence"]
+  )
+  output = tmp_path / "run"
+  flags = f"--teacher={teacher}", "--method=kd", f"--unlabeled={texts}"
+  done = ok("distill", *TINY, *flags, f"--output_dir={output}")
+  assert "metrics" in results(output)
+  assert results(output)["metrics"] == {}
+  assert results(output)["agreement"] is None
+  assert results(output)["best_step"] == 4
+  assert "validation" not in done.out
+  rows = read_jsonl(output / "metrics.jsonl")
+  losses = [row for row in rows if "loss" in row]
+  assert all(row["clean/label"] == 0 for row in losses)
+  assert all(row["clean/kl"] > 0 for row in losses)
+  assert not (output / "predictions").exists()
+  ok("evaluate", f"--run={output}", f"--data={files / 'test.tsv'}")
+
+
+def test_unlabelled_texts_are_added_to_labelled_ones(
+  tmp_path, files, data, teacher
+):
+  texts = write_tsv(
+    tmp_path / "texts.tsv", [[t] for t, _ in examples(30)], ["sentence"]
+  )
+  output = tmp_path / "run"
+  flags = f"--teacher={teacher}", "--method=kd", f"--unlabeled={texts}"
+  ok("distill", *data, *TINY, *flags, f"--output_dir={output}")
+  provenance = json.loads((output / "provenance.json").read_text())
+  assert set(provenance["data_fingerprints"]) == {
+    *("train", "validation", "test", "unlabeled"),
+  }
+  rows = read_jsonl(output / "metrics.jsonl")
+  assert any(row.get("clean/label", 0) > 0 for row in rows)
+  assert set(results(output)["metrics"]) == {"validation", "test"}
+
+
+# --- tasks of every kind -----------------------------------------------------
+
+KINDS = {
+  "regression": (
+    lambda text, label: [text, f"{LABELS.index(label) + 0.5}"],
+    ["sentence", "label"],
+    {"pearson", "spearman", "mse"},
+  ),
+  "multi_label": (
+    lambda text, label: [text, "|".join({label, LABELS[len(text) % 3]})],
+    ["sentence", "label"],
+    {"micro_f1", "macro_f1", "exact_match"},
+  ),
+  "pairs": (
+    lambda text, label: [*text.split(" ", 1), label],
+    ["sentence1", "sentence2", "label"],
+    {"accuracy", "macro_f1", "matthews_correlation"},
+  ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_task_of_every_kind_goes_the_same_way(tmp_path, kind):
+  row, header, metrics = KINDS[kind]
+  train, test = (
+    write_tsv(tmp_path / name, [row(*e) for e in examples(*which)], header)
+    for name, which in (("train.tsv", (60,)), ("test.tsv", (12, 60)))
+  )
+  data = f"--train={train}", f"--test={test}"
+  teacher, student = tmp_path / "teacher", tmp_path / "student"
+  ok("finetune", *data, *TINY, f"--output_dir={teacher}")
+  flags = f"--teacher={teacher}", "--method=kd"
+  ok("distill", *data, *TINY, *flags, f"--output_dir={student}")
+  found = results(student)
+  assert set(found["metrics"]["test"]) == metrics
+  assert set(found["teacher_metrics"]["test"]) == metrics
+  assert -1 <= found["agreement"] <= 1
+  written = read_jsonl(student / "predictions" / "test.jsonl")
+  texts = header[:-1]
+  keys = ["example_id", *texts, "label", "prediction"]
+  if kind != "regression":
+    keys += ["probabilities", "teacher_probabilities"]
+  wanted = [row(*e) for e in examples(12, first=60)]
+  for one, (*written_texts, label) in zip(written, wanted, strict=True):
+    assert list(one) == keys
+    assert [one[name] for name in texts] == written_texts
+    if kind == "regression":
+      assert one["label"] == float(label)
+      assert isinstance(one["prediction"], float)
+    if kind == "multi_label":
+      assert set(one["label"]) == set(label.split("|"))
+      assert set(one["prediction"]) <= set(LABELS)
+  done = ok("evaluate", f"--run={student}", f"--data={test}")
+  assert json.loads(done.out)["metrics"] == pytest.approx(
+    found["metrics"]["test"], abs=1e-5
+  )
+  lines = "\n".join("\t".join(its) for *its, _ in wanted)
+  done = ok("predict", f"--run={student}", "--input=-", stdin=lines.encode())
+  predicted = [json.loads(line) for line in done.out.splitlines()]
+  for one, other in zip(predicted, written, strict=True):
+    assert one["prediction"] == pytest.approx(other["prediction"])
+  if kind == "pairs":
+    rejects_what_is_no_pair(student, tmp_path)
+
+
+def rejects_what_is_no_pair(student, tmp_path):
+  done = run("predict", f"--run={student}", "--input=-", stdin=b"one\n")
+  assert done.code == 2
+  assert "line 1: a pair must be two texts separated by one tab" in done.err
+  single = write_tsv(tmp_path / "single.tsv", examples(3))
+  for command, flag in (("predict", "--input"), ("evaluate", "--data")):
+    done = run(command, f"--run={student}", f"{flag}={single}")
+    assert done.code == 2
+    assert "single.tsv must hold pairs" in done.err
+  done = run(
+    *("predict", f"--run={student}", f"--input={single}"),
+    "--text_column=sentence",
+  )
+  assert done.code == 2
+  assert "--text_column must name 2 column(s)" in done.err

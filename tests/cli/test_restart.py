@@ -1,0 +1,279 @@
+"""Killed or asked to stop, a run goes on and ends as if nothing had been."""
+
+import contextlib
+import json
+import os
+import pty
+import random
+import re
+import shutil
+import signal
+import time
+
+import pytest
+
+from augdistill.cli import experiment, fit, stopwatch
+from tests.cli.tiny import (
+  TINY,
+  ok,
+  params,
+  read_jsonl,
+  results,
+  run,
+  same_bits,
+  snapshot,
+  start,
+)
+
+# --- asked to stop, in this process ------------------------------------------
+
+
+def stop_at(monkeypatch, step):
+  """Sends SIGTERM to this process while that step is under way."""
+  make_step = fit.make_step
+
+  def made(parts):
+    take_step = make_step(parts)
+
+    def stepping(state, batch):
+      if int(state.step) == step - 1:
+        signal.raise_signal(signal.SIGTERM)
+      return take_step(state, batch)
+
+    return stepping
+
+  monkeypatch.setattr(fit, "make_step", made)
+
+
+def untimed(path):
+  timed = ("train_seconds", "seconds_per_1000_steps", "examples_per_second")
+  return {k: v for k, v in results(path).items() if k not in timed}
+
+
+def test_asked_to_stop_a_run_saves_and_exits_with_75_and_goes_on(
+  tmp_path, monkeypatch, data, teacher
+):
+  path = tmp_path / "run"
+  flags = *data, *TINY, f"--output_dir={path}"
+  before = signal.getsignal(signal.SIGTERM)
+  with monkeypatch.context() as patch:
+    stop_at(patch, 3)
+    done = run("finetune", *flags)
+  assert done.code == 75
+  assert "augdistill: error: stopped after step 3, which is saved" in done.err
+  assert "run the same command again" in done.err
+  assert signal.getsignal(signal.SIGTERM) is before
+  assert (path / "checkpoints" / "3").is_dir()
+  assert not (path / "results.json").exists()
+  done = ok("finetune", *flags)
+  assert f"resuming {path} at step 3" in done.out
+  # The teacher is the same run, undisturbed.
+  assert same_bits(params(path, 4), params(teacher, 4))
+  assert untimed(path) == untimed(teacher)
+
+
+def test_where_a_run_was_stopped_it_is_not_scored(tmp_path, monkeypatch, data):
+  # Or its best checkpoint could be one that an undisturbed run has not.
+  path = tmp_path / "run"
+  stop_at(monkeypatch, 3)
+  assert run("finetune", *data, *TINY, f"--output_dir={path}").code == 75
+  rows = read_jsonl(path / "metrics.jsonl")
+  assert [r["step"] for r in rows if "validation/accuracy" in r] == [2]
+  assert [r["step"] for r in rows if "train_seconds" in r] == [2, 3]
+
+
+def test_asked_to_stop_before_the_first_step_it_exits_with_75(
+  tmp_path, monkeypatch, capfd, data
+):
+  def prepare(config):
+    signal.raise_signal(signal.SIGTERM)
+
+  monkeypatch.setattr(experiment, "prepare", prepare)
+  done = run("finetune", *data, *TINY, f"--output_dir={tmp_path / 'run'}")
+  assert done.code == 75
+  assert "stopped; run the same command again" in capfd.readouterr().err
+  assert not (tmp_path / "run").exists()
+
+
+def test_interrupted_by_hand_before_a_checkpoint_the_directory_is_free(
+  tmp_path, monkeypatch, data
+):
+  def interrupted(*args):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(fit, "make_step", lambda parts: interrupted)
+  path = tmp_path / "run"
+  flags = *data, *TINY, f"--output_dir={path}"
+  assert run("finetune", *flags) == (130, "", "augdistill: interrupted\n")
+  assert not (path / "config.gin").exists()
+
+
+def test_a_run_of_which_every_checkpoint_is_torn_is_not_given_away(
+  tmp_path, data, teacher
+):
+  path = tmp_path / "run"
+  shutil.copytree(teacher, path)
+  (path / "results.json").unlink()
+  for torn in (path / "checkpoints").glob("*/state/d"):
+    shutil.rmtree(torn)
+  config = (path / "config.gin").read_text()
+  # The configuration of the copied run does not name its directory.
+  done = run("finetune", *data, *TINY, f"--output_dir={path}")
+  assert done.code == 1
+  assert "no readable checkpoint" in done.err.splitlines()[-1]
+  assert (path / "config.gin").read_text() == config
+
+
+def test_seconds_are_those_of_steps_over_all_starts(monkeypatch):
+  now = [0.0]
+  monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: now[0])
+
+  def step(seconds):
+    now[0] += seconds
+    return seconds
+
+  clock = stopwatch.Stopwatch(before=10.0)
+  timed = clock.timed(step)
+  assert clock.seconds() == 10.0
+  timed(99.0)  # compiles: counted as an average later step
+  assert clock.seconds() == 10.0
+  timed(2.0)
+  with clock.paused():
+    now[0] += 50.0
+  timed(4.0)
+  assert clock.seconds() == 10.0 + 2.0 + 4.0 + 3.0
+
+
+# --- killed, in a process of its own -----------------------------------------
+
+STEPS = 60
+METHOD = "kd+token_mix"
+
+
+@pytest.fixture(scope="module")
+def arguments(data, teacher):
+  return (
+    *("distill", *data, *TINY, f"--teacher={teacher}", f"--method={METHOD}"),
+    *(f"--num_steps={STEPS}", "--gin.RunConfig.eval_period=5"),
+  )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(files, arguments):
+  """A run's directory, and what a terminal showed of it."""
+  path = files / "undisturbed"
+  ours, its = pty.openpty()
+  process = start(*arguments, f"--output_dir={path}", stderr=its)
+  os.close(its)
+  shown = []
+  with contextlib.suppress(OSError):  # raised when the process has ended
+    while chunk := os.read(ours, 4096):
+      shown.append(chunk)
+  assert process.wait() == 0, b"".join(shown).decode()[-2000:]
+  process.stdout.close()
+  return path, b"".join(shown).decode()
+
+
+def last_step(path):
+  try:
+    return json.loads((path / "metrics.jsonl").read_text().splitlines()[-1])[
+      "step"
+    ]
+  except (OSError, IndexError, ValueError):
+    return 0
+
+
+def saved(checkpoints):
+  return any(p.name.isdigit() for p in checkpoints.glob("*"))
+
+
+def kill_when(process, condition):
+  """SIGKILL as soon as `condition` holds; False if it ended before."""
+  while not condition():
+    if process.poll() is not None:
+      return False
+    time.sleep(0.001)
+  os.kill(process.pid, signal.SIGKILL)
+  process.communicate()
+  return True
+
+
+def finish(arguments, path):
+  process = start(*arguments, f"--output_dir={path}")
+  out, err = process.communicate()
+  assert process.returncode == 0, err
+  for line in err.splitlines():  # nothing of any library
+    assert line.startswith(f"{METHOD}: step "), err
+  return out
+
+
+def equal(path, undisturbed):
+  assert same_bits(params(path, STEPS), params(undisturbed, STEPS))
+  assert untimed(path) == untimed(undisturbed)
+  best = results(undisturbed)["best_step"]
+  assert same_bits(params(path, best), params(undisturbed, best))
+  names = set(snapshot(undisturbed)) - set(snapshot(path))
+  assert all("/checkpoints/" in f"/{n}" or "tfevents" in n for n in names)
+  losses = [
+    [
+      (r["step"], r["loss"])
+      for r in read_jsonl(p / "metrics.jsonl")
+      if "loss" in r
+    ]
+    for p in (path, undisturbed)
+  ]
+  assert losses[0] == losses[1]
+  assert len(losses[0]) == STEPS
+
+
+def test_a_terminal_shows_how_far_a_run_is_and_nothing_of_any_library(
+  undisturbed,
+):
+  _, shown = undisturbed
+  text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
+  assert "compiling" in text
+  assert f"{STEPS}/{STEPS} loss " in text
+  assert re.search(r"[0-9.]+ steps/s, 0:0[0-9] left", text)
+  lines = {line.strip() for line in re.split(r"[\r\n]+", text)} - {""}
+  notes = {line for line in lines if line.startswith(f"{METHOD}: step ")}
+  assert len(notes) == STEPS // 5
+  assert all("validation accuracy" in note for note in notes)
+  assert all(
+    re.match(rf"{re.escape(METHOD)} \S+ *\d+/", x) for x in lines - notes
+  )
+
+
+def test_killed_at_a_random_moment_and_resumed_a_run_ends_bit_for_bit_the_same(
+  tmp_path, arguments, undisturbed
+):
+  path = tmp_path / "run"
+  step = random.randint(6, STEPS - 10)
+  process = start(*arguments, f"--output_dir={path}")
+  assert kill_when(
+    process, lambda: last_step(path) >= step and saved(path / "checkpoints")
+  )
+  assert "resuming" in finish(arguments, path), step
+  equal(path, undisturbed[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attempt", range(3))
+def test_killed_at_three_random_moments_a_run_ends_bit_for_bit_the_same(
+  tmp_path, arguments, undisturbed, attempt
+):
+  path, moments = tmp_path / "run", []
+  for _ in range(3):
+    process = start(*arguments, f"--output_dir={path}")
+    if random.random() < 0.3:  # at any time: imports, data, compilation
+      moments.append(f"{random.uniform(0.0, 12.0)} s")
+      due = time.monotonic() + float(moments[-1].split()[0])
+      kill_when(process, lambda due=due: time.monotonic() >= due)
+    else:
+      begin = last_step(path)
+      moments.append(random.randint(begin + 1, begin + STEPS // 3))
+      wanted, delay = moments[-1], random.uniform(0.0, 0.05)
+      if kill_when(process, lambda wanted=wanted: last_step(path) >= wanted):
+        time.sleep(delay)
+  finish(arguments, path)
+  print(moments)
+  equal(path, undisturbed[0])

@@ -1,0 +1,155 @@
+"""A world small enough to see through: 24 words, 8 rows, models of two arrays.
+
+Rows have unequal lengths, one has an unknown word, one has no label, and three
+only fill the shape: those hold junk, since nothing may depend on it.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from augdistill.types import (
+  Batch,
+  Clean,
+  Inputs,
+  Lexicon,
+  Models,
+  Network,
+  Outputs,
+)
+
+PAD, EOS, UNKNOWN = 0, 1, 2
+VOCAB, LENGTH, ROWS, CLASSES = 24, 8, 8, 3
+FIRST_WORD, NO_PIECE = 3, 20  # Ids from NO_PIECE on have no piece.
+
+WORDS = np.arange(VOCAB)
+LEXICON = Lexicon(
+  producible=(WORDS >= FIRST_WORD) & (WORDS < NO_PIECE), protected=WORDS <= EOS
+)
+
+
+def network(
+  emb_dim=6, num_outputs=CLASSES, linear=False, dropout=0.0, dtype=jnp.float32
+):
+  """logits = W^T mean over real positions of f(x): params {"table", "w"}.
+
+  f is the identity, or depends on the position and bends.
+  """
+
+  def init(key):
+    keys = [jax.random.fold_in(key, i) for i in range(2)]
+    return {
+      "table": jax.random.normal(keys[0], (VOCAB, emb_dim)),
+      "w": jax.random.normal(keys[1], (emb_dim, num_outputs)),
+    }
+
+  def embed(params, tokens):
+    return jnp.take(params["table"], tokens, axis=0).astype(dtype)
+
+  def forward(params, inputs, *, key=None):
+    x = inputs.embeddings
+    if x is None:
+      x = embed(params, inputs.tokens)
+    x = x.astype(jnp.float32)
+    if not linear:
+      bend = 1.0 + 0.1 * jnp.arange(x.shape[-2], dtype=jnp.float32)
+      x = jnp.tanh(x * bend[None, None, :, None])
+    real = inputs.mask[..., None]
+    count = jnp.maximum(jnp.sum(real, axis=-2), 1).astype(jnp.float32)
+    pooled = jnp.sum(jnp.where(real, x, 0.0), axis=-2) / count
+    if key is not None and dropout:
+      kept = jax.random.bernoulli(key, 1 - dropout, pooled.shape)
+      pooled = jnp.where(kept, pooled / (1 - dropout), 0.0)
+    return Outputs(jnp.einsum("nmd,dc->nmc", pooled, params["w"]), pooled)
+
+  return Network(
+    init,
+    forward,
+    embed,
+    lambda params: params["table"],
+    lambda: {"table": ("vocab", "embed"), "w": ("joined_kv", "classes")},
+    num_outputs,
+  )
+
+
+def make_batch(seed=0, lengths=(8, 3, 5, 2, 7, 4, 6, 8), num_outputs=CLASSES):
+  """Eight rows; 3, 5 and 7 only fill the shape, 2 has no label."""
+  rng = np.random.default_rng(seed)
+  lengths = np.asarray(lengths)
+  tokens = rng.integers(FIRST_WORD, NO_PIECE, (ROWS, LENGTH))
+  tokens[0, 1] = UNKNOWN
+  mask = np.arange(LENGTH) < lengths[:, None]
+  tokens[np.arange(ROWS), lengths - 1] = EOS
+  label = np.eye(num_outputs)[rng.integers(0, num_outputs, ROWS)]
+  has_label = np.ones(ROWS, bool)
+  has_label[2] = False
+  weight = np.ones(ROWS)
+  weight[[3, 5, 7]] = 0
+  return Batch(
+    tokens=np.where(mask, tokens, PAD).astype(np.int32),
+    mask=mask,
+    label=label.astype(np.float32),
+    has_label=has_label,
+    weight=weight.astype(np.float32),
+    # Rows that only fill the shape carry the id of a real one.
+    example_id=np.array([41, 7, 13, 7, 99, 41, 2, 13], np.int32),
+  )
+
+
+def other_junk(batch, seed=1):
+  """`batch` with other contents in the rows that only fill the shape."""
+  other = make_batch(seed, lengths=(2, 8, 8, 5, 2, 8, 3, 2))
+  real = batch.weight > 0
+  mixed = [
+    np.where(real.reshape(-1, *[1] * (x.ndim - 1)), x, y)
+    for x, y in zip(batch[:4], other[:4], strict=True)
+  ]
+  ids = np.where(real, batch.example_id, 5).astype(np.int32)
+  return Batch(*mixed, batch.weight, ids)
+
+
+def take_rows(tree, rows, axis=0):
+  """The rows `rows` of every array of a tree."""
+  return jax.tree.map(lambda x: x[(slice(None),) * axis + (rows,)], tree)
+
+
+def clean_of(models, batch):
+  """What phase 1 would know: here with the cross entropy as loss."""
+  words = models.student.embed(models.student_params, batch.tokens)[None]
+
+  def run(words):
+    inputs = Inputs(mask=batch.mask[None], embeddings=words)
+    return models.student.forward(models.student_params, inputs)
+
+  def loss(words):
+    log_q = jax.nn.log_softmax(run(words).logits)
+    losses = -jnp.sum(batch.label[None] * log_q, axis=-1)
+    return jnp.sum(jnp.where(batch.has_label[None], losses, 0.0))
+
+  outputs, pull_back = jax.vjp(run, words)
+  inputs = Inputs(mask=batch.mask[None], tokens=batch.tokens[None])
+  answers = None
+  if models.teacher:
+    answers = models.teacher.forward(models.teacher_params, inputs)
+  return Clean(
+    student=outputs,
+    teacher=answers,
+    gradient=jax.grad(loss)(words),
+    pull_back=lambda cotangent: pull_back(cotangent)[0],
+  )
+
+
+STUDENT, TEACHER = network(emb_dim=6), network(emb_dim=7)
+STUDENT_PARAMS = STUDENT.init(jax.random.key(1))
+TEACHER_PARAMS = TEACHER.init(jax.random.key(2))
+
+
+def make_models(student_params=None, teacher_params=None):
+  """Student and teacher, the teacher with the wider table."""
+  return Models(
+    STUDENT,
+    STUDENT_PARAMS if student_params is None else student_params,
+    TEACHER,
+    TEACHER_PARAMS if teacher_params is None else teacher_params,
+    jax.tree.map(jnp.asarray, LEXICON),
+  )

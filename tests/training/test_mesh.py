@@ -1,0 +1,216 @@
+"""One device or eight: the same numbers, and each array where it belongs."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec
+
+from augdistill import prng
+from augdistill.errors import UsageError
+from augdistill.models.enct5 import EncT5Config, enct5
+from augdistill.training import mesh as meshes
+from augdistill.training.inspection import make_views
+from augdistill.training.methods import build_method
+from augdistill.training.optimizers import make_optimizer
+from augdistill.training.step import TrainState, train_step
+from augdistill.types import Inputs, TaskKind
+from tests import toy
+
+METHOD = "kd+mixup+augpro_fgsm(delta=3)"
+STUDENT, TEACHER = toy.network(8), toy.network(12)
+ENCODER = enct5(EncT5Config(toy.VOCAB, toy.CLASSES, 8, 16, 1, 4, 4))
+OPTIMIZER, STEPS = optax.sgd(0.05, momentum=0.9), 3
+
+
+def placed(mesh):
+  """(state, teacher's params, lexicon, key), laid out on a mesh or not."""
+  params = STUDENT.init(jax.random.key(0))
+  teacher = TEACHER.init(jax.random.key(1))
+  lexicon = jax.tree.map(jnp.asarray, toy.LEXICON)
+  key = prng.run_key(5)
+  if mesh:
+    params = jax.device_put(params, meshes.param_shardings(STUDENT, mesh))
+    teacher = jax.device_put(teacher, meshes.param_shardings(TEACHER, mesh))
+    whole = meshes.replicated(mesh)
+    lexicon, key = jax.device_put((lexicon, key), whole)
+  return params, teacher, lexicon, key
+
+
+@functools.cache
+def run(model):
+  """Losses, gradients' norms and the state after a few steps; and traces."""
+  mesh = meshes.make_mesh(model) if model else None
+  params, teacher, lexicon, key = placed(mesh)
+  optimizer, traces = OPTIMIZER, []
+  method = build_method(METHOD, TaskKind.CLASSES)
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def step(state, teacher, lexicon, batch, key):
+    traces.append(1)
+    return train_step(
+      state,
+      teacher,
+      lexicon,
+      batch,
+      key,
+      optimizer=optimizer,
+      student=STUDENT,
+      teacher=TEACHER,
+      method=method,
+    )
+
+  def initial(params):
+    return TrainState(jnp.int32(0), params, optimizer.init(params))
+
+  where = meshes.state_shardings(STUDENT, optimizer, mesh) if mesh else None
+  state, losses = jax.jit(initial, out_shardings=where)(params), []
+  for i in range(STEPS):
+    batch = toy.make_batch(i)
+    batch = meshes.place_batch(batch, mesh) if mesh else batch
+    state, metrics = step(state, teacher, lexicon, batch, key)
+    losses.append({k: float(a) / float(b) for k, (a, b) in metrics.items()})
+  return losses, state, len(traces), step._cache_size()
+
+
+@pytest.mark.parametrize("model", [1, 4])
+def test_eight_devices_compute_what_one_does(model):
+  assert jax.device_count() == 8
+  losses, state, *_ = run(model)
+  expected, alone, *_ = run(0)
+  for got, one in zip(losses, expected, strict=True):
+    assert got == pytest.approx(one, rel=1e-5)
+    assert one["augpro_fgsm/changed"] > 0
+  for x, y in zip(
+    jax.tree.leaves(state.params), jax.tree.leaves(alone.params), strict=True
+  ):
+    np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", [0, 1, 4])
+def test_the_step_is_traced_and_compiled_once(model):
+  *_, traces, compilations = run(model)
+  assert (traces, compilations) == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adafactor"])
+def test_what_an_optimizer_keeps_of_a_parameter_lies_where_it_does(name):
+  mesh, optimizer = meshes.make_mesh(4), make_optimizer(name)
+  where = meshes.state_shardings(STUDENT, optimizer, mesh)
+  state = jax.eval_shape(
+    lambda: optimizer.init(STUDENT.init(jax.random.key(0)))
+  )
+  cut, whole = PartitionSpec("model", None), PartitionSpec()
+  specs = {
+    leaf.shape: sharding.spec
+    for leaf, sharding in zip(
+      jax.tree.leaves(state), jax.tree.leaves(where.opt_state), strict=True
+    )
+  }
+  assert specs[(toy.VOCAB, 8)] == specs[(8, toy.CLASSES)] == cut
+  assert specs[()] == where.step.spec == whole
+
+
+def test_a_state_stays_where_it_was_put():
+  _, state, *_ = run(4)
+  mesh = meshes.make_mesh(4)
+  expected = meshes.state_shardings(STUDENT, OPTIMIZER, mesh)
+  for x, sharding in zip(
+    jax.tree.leaves(state), jax.tree.leaves(expected), strict=True
+  ):
+    assert x.sharding.is_equivalent_to(sharding, x.ndim)
+
+
+def test_an_encoder_cut_over_devices_computes_what_one_does():
+  params, batch = ENCODER.init(jax.random.key(0)), toy.make_batch()
+  mesh = meshes.make_mesh(4)
+  cut = jax.device_put(params, meshes.param_shardings(ENCODER, mesh))
+
+  @jax.jit
+  def logits(params, batch):
+    inputs = Inputs(mask=batch.mask[None], tokens=batch.tokens[None])
+    return ENCODER.forward(params, inputs).logits
+
+  np.testing.assert_allclose(
+    logits(cut, meshes.place_batch(batch, mesh)),
+    logits(params, batch),
+    rtol=1e-5,
+    atol=1e-6,
+  )
+
+
+def test_parameters_are_cut_by_their_logical_axes():
+  shardings = meshes.param_shardings(ENCODER, meshes.make_mesh(4))
+  assert shardings["token_embedder"]["embedding"].spec == PartitionSpec(
+    "model", None
+  )
+  layer = shardings["encoder"]["layers_0"]
+  assert layer["mlp"]["wi_0"]["kernel"].spec == PartitionSpec(None, "model")
+  assert layer["mlp"]["wo"]["kernel"].spec == PartitionSpec("model", None)
+  query = layer["attention"]["query"]["kernel"]
+  assert query.spec == PartitionSpec(None, "model")
+  assert shardings["head"]["bias"].spec == PartitionSpec(None)
+  assert layer["pre_mlp_layer_norm"]["scale"].spec == PartitionSpec(None)
+
+
+def test_an_axis_that_does_not_divide_is_kept_whole():
+  cut = meshes.param_shardings(STUDENT, meshes.make_mesh(8))
+  assert cut["table"].spec == PartitionSpec("model", None)  # 24 words
+  whole = meshes.param_shardings(TEACHER, meshes.make_mesh(8))
+  assert whole["w"].spec == PartitionSpec(None, None)  # 12 dimensions
+
+
+def test_rows_are_cut_over_the_data_axis():
+  mesh = meshes.make_mesh(4)
+  batch = meshes.place_batch(toy.make_batch(), mesh)
+  for field in batch[:-1]:
+    assert field.sharding.spec == PartitionSpec("data")
+    assert {s.data.shape[0] for s in field.addressable_shards} == {4}
+
+
+def test_the_tokens_of_every_view_are_those_of_one_device():
+  text = "kd+augpro_mix+augpro_fgsm(delta=3)+token_mix*2"
+  views_of = jax.jit(
+    functools.partial(
+      make_views,
+      student=STUDENT,
+      teacher=TEACHER,
+      method=build_method(text, TaskKind.CLASSES),
+    )
+  )
+
+  def tokens(mesh):
+    params, teacher, lexicon, key = placed(mesh)
+    batch = toy.make_batch()
+    batch = meshes.place_batch(batch, mesh) if mesh else batch
+    views = views_of(params, teacher, lexicon, batch, key, jnp.int32(0))
+    return np.concatenate(
+      [np.asarray(view.student.tokens).ravel() for view, _ in views.values()]
+    )
+
+  alone = tokens(None)
+  assert (tokens(meshes.make_mesh(4)) == alone).mean() >= 0.999
+
+
+@pytest.mark.parametrize(
+  ("model", "shape"), [(1, (8, 1)), (4, (2, 4)), (8, (1, 8))]
+)
+def test_a_mesh_is_data_by_model(model, shape):
+  mesh = meshes.make_mesh(model)
+  assert mesh.axis_names == ("data", "model")
+  assert mesh.devices.shape == shape
+
+
+@pytest.mark.parametrize("model", [3, 0, -1, 16])
+def test_the_model_axis_must_divide_the_devices(model):
+  message = f"must divide the 8 devices, got {model}"
+  with pytest.raises(UsageError, match=message):
+    meshes.make_mesh(model)
+
+
+@pytest.mark.parametrize(("size", "rows"), [(1, 8), (8, 8), (9, 16), (0, 0)])
+def test_rows_are_rounded_up_to_what_the_devices_share(size, rows):
+  assert meshes.round_up_rows(size, meshes.make_mesh()) == rows
