@@ -8,9 +8,10 @@
 # Run again, it resumes what is unfinished and reports what is finished.
 set -euo pipefail
 
-TEACHER_STEPS=1500
-STUDENT_STEPS=600
+TEACHER_STEPS=700
+STUDENT_STEPS=400
 TRAIN_EXAMPLES=600
+MAX_LENGTH=32
 METHODS="ft kd kd+augpro_mix+augpro_fgsm"
 SEED=${SEED:-0}
 
@@ -26,10 +27,11 @@ out=${1:-$ROOT/runs/quickstart_seed$SEED}
 SECONDS=0
 
 augdistill finetune --task helpdesk --output_dir "$out/teacher" \
-  --num_steps "$TEACHER_STEPS" --seed "$SEED"
+  --max_length "$MAX_LENGTH" --num_steps "$TEACHER_STEPS" --seed "$SEED"
 for method in $METHODS; do
   augdistill distill --task helpdesk --teacher "$out/teacher" \
     --method "$method" --train_examples "$TRAIN_EXAMPLES" \
+    --max_length "$MAX_LENGTH" \
     --output_dir "$out/$method" --num_steps "$STUDENT_STEPS" --seed "$SEED"
 done
 echo

@@ -11,7 +11,7 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from jaxtyping import install_import_hook  # noqa: E402
+from jaxtyping import install_import_hook
 
 # Shapes in annotations are checked in the tests only.
 install_import_hook("augdistill", "beartype.beartype")

@@ -140,8 +140,8 @@ def clean_of(models, batch):
 
 
 STUDENT, TEACHER = network(emb_dim=6), network(emb_dim=7)
-STUDENT_PARAMS = STUDENT.init(jax.random.key(1))
-TEACHER_PARAMS = TEACHER.init(jax.random.key(2))
+STUDENT_PARAMS = jax.jit(STUDENT.init)(jax.random.key(1))
+TEACHER_PARAMS = jax.jit(TEACHER.init)(jax.random.key(2))
 
 
 def make_models(student_params=None, teacher_params=None):

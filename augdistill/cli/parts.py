@@ -6,13 +6,12 @@ import functools
 import jax
 
 from augdistill.cli.config import RunConfig
-from augdistill.cli.served import Served
+from augdistill.cli.served import Served, network
 from augdistill.cli.trained import Trained
 from augdistill.data.dataset import Examples, concat
 from augdistill.data.load import Data, DataConfig, load_data
 from augdistill.data.vocabulary import load_vocab
 from augdistill.errors import UsageError
-from augdistill.models.enct5 import enct5
 from augdistill.training import mesh
 from augdistill.training.methods import build_method
 from augdistill.types import Method, Network, Params, TaskKind
@@ -44,13 +43,13 @@ class Experiment:
 
 
 def place_params(
-  network: Network, params: Params, devices: jax.sharding.Mesh
+  model: Network, params: Params, devices: jax.sharding.Mesh
 ) -> Params:
-  """Puts parameters where the network's axes say."""
-  return jax.device_put(params, param_shardings(network, devices))
+  """Puts parameters where the model's axes say."""
+  return jax.device_put(params, param_shardings(model, devices))
 
 
-# Once per network, since it is traced for that.
+# Once per model, since it is traced for that.
 param_shardings = functools.cache(mesh.param_shardings)
 
 
@@ -101,7 +100,7 @@ def prepare(config: RunConfig) -> Experiment:
     train=concat(*parts) if len(parts) > 1 else parts[0],
     served=Served(shape, data.task, config.data.max_length),
     method=build_method(config.method, data.task.kind, config.recipes),
-    student=enct5(shape),
+    student=network(shape),
     teacher=teacher,
     mesh=mesh.make_mesh(config.model_parallel),
   )

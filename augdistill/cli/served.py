@@ -1,10 +1,11 @@
 """What a trained run needs to be used without its teacher: student.gin."""
 
 import dataclasses
+import functools
 import os
 
 from augdistill.cli.bindings import configurable, parsed
-from augdistill.models.enct5 import EncT5Config
+from augdistill.models.enct5 import EncT5Config, enct5
 from augdistill.types import Task, TaskKind
 
 
@@ -22,6 +23,10 @@ class Served:
   task: Task
   max_length: int
 
+
+# One network per shape, so that its programs are traced and compiled once:
+# student and teacher of one size share them.
+network = functools.cache(enct5)
 
 _SERVED = configurable(Served)
 configurable(EncT5Config)

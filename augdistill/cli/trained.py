@@ -6,10 +6,9 @@ import os
 import jax
 
 from augdistill.checkpoints.store import Store
-from augdistill.cli.served import Served, load_served
+from augdistill.cli.served import Served, load_served, network
 from augdistill.data.vocabulary import Vocab, load_vocab
 from augdistill.errors import UsageError
-from augdistill.models.enct5 import enct5
 from augdistill.reports.run_directory import RunDirectory
 from augdistill.types import Network, Params
 
@@ -55,4 +54,4 @@ class Trained:
     with Store(run.checkpoints) as store:
       params = jax.device_put(store.restore_params(results["best_step"]))
     vocab_path = str(run.vocab / "vocab.spm")
-    return cls(served, enct5(served.model), params, vocab_path)
+    return cls(served, network(served.model), params, vocab_path)

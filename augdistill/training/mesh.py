@@ -50,14 +50,17 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def param_shardings(network: Network, mesh: Mesh) -> Params:
   """A sharding for every parameter, from its logical axes."""
   shapes = jax.eval_shape(network.init, jax.random.key(0))
+  model = mesh.shape["model"]
 
   def sharding(shape, axes):
     cut = [
-      "model"
-      if axis in CUT_BY_MODEL and size % mesh.shape["model"] == 0
-      else None
+      "model" if axis in CUT_BY_MODEL and size % model == 0 else None
       for axis, size in zip(axes, shape.shape, strict=True)
     ]
+    # As short as the compiler writes it: a step that gets its own output back
+    # then is not compiled a second time.
+    while cut and (cut[-1] is None or model == 1):
+      cut.pop()
     return NamedSharding(mesh, PartitionSpec(*cut))
 
   return jax.tree.map(sharding, shapes, network.logical_axes())

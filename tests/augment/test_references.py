@@ -243,16 +243,24 @@ def test_augpro_fgsm_is_the_reference_in_the_students_table():
 
 def test_an_unknown_word_stays_only_where_it_is_nearest():
   row, column = np.argwhere(BATCH.tokens == toy.UNKNOWN)[0]
+  batch = jax.tree.map(jnp.asarray, BATCH)
 
-  def token_at(maker):
-    return view_of(maker).tokens[row, column]
+  @jax.jit
+  def tokens(key):
+    models = toy.make_models()
+    clean = toy.clean_of(models, batch)
+    views = (
+      project_to_tokens(perturb_by_sign(delta, "random")).make(
+        key, batch, clean, models, jnp.int32(0)
+      )
+      for delta in (0.01, 50.0)
+    )
+    return [view.student.tokens[0, row, column] for view in views]
 
-  assert (
-    token_at(project_to_tokens(perturb_by_sign(0.01, "random"))) == toy.UNKNOWN
-  )
-  far = project_to_tokens(perturb_by_sign(50.0, "random"))
-  assert token_at(far) != toy.UNKNOWN
-  assert PRODUCIBLE[token_at(far)]
+  near, far = map(int, tokens(jax.random.key(0)))
+  assert near == toy.UNKNOWN
+  assert far != toy.UNKNOWN
+  assert PRODUCIBLE[far]
 
 
 def test_token_mix_takes_each_token_from_one_parent():
@@ -388,12 +396,21 @@ def test_every_view_can_be_made_in_bfloat16_and_without_a_teacher(
 
 
 def test_the_first_copies_do_not_depend_on_how_many_there_are():
-  two, three = (
-    view_of(repeat(perturb_by_sign(1.0, "random"), n)).view for n in (2, 3)
-  )
-  np.testing.assert_array_equal(
-    two.student.embeddings, three.student.embeddings[:2]
-  )
+  maker = perturb_by_sign(1.0, "random")
+
+  @jax.jit
+  def embeddings(key):
+    models, batch = toy.make_models(), batch_for(maker)
+    clean = toy.clean_of(models, batch)
+    return [
+      repeat(maker, n)
+      .make(key, batch, clean, models, jnp.int32(0))
+      .student.embeddings
+      for n in (2, 3)
+    ]
+
+  two, three = embeddings(jax.random.key(0))
+  np.testing.assert_array_equal(two, three[:2])
 
 
 def test_one_copy_is_the_maker_itself():

@@ -368,11 +368,11 @@ def test_bytes_on_standard_input_that_are_no_text(teacher):
 
 
 def test_a_corrected_command_may_use_the_directory_of_a_failed_one(
-  stage, teacher
+  stage, data, teacher
 ):
   flags = *TINY, f"--teacher={teacher}", "--output_dir=run", "--method=kd"
   refused(run("distill", *flags, "--train=other.tsv"), ["other.tsv"])
-  ok("distill", *flags, "--train=train.tsv")
+  ok("distill", *flags, *data)
 
 
 def test_a_directory_of_another_run_is_not_touched(
@@ -406,9 +406,9 @@ def test_an_output_directory_that_cannot_be_written(stage):
 
 
 def test_a_loss_that_turns_nan_fails_and_keeps_the_last_checkpoint(
-  stage, capfd
+  place, capfd, data
 ):
-  flags = *TINY, "--train=train.tsv", "--output_dir=run"
+  flags = *TINY, *data, "--output_dir=run"
   absurd = "--learning_rate=1e30", "--gin.RunConfig.eval_period=1"
   done = run("finetune", *flags, *absurd)
   assert done.code == 1
@@ -431,8 +431,10 @@ def test_a_loss_that_turns_nan_fails_and_keeps_the_last_checkpoint(
   assert capfd.readouterr() == ("", "")  # what libraries say of it
 
 
-def test_a_run_that_fails_before_a_checkpoint_leaves_the_directory_free(stage):
-  flags = *TINY, "--train=train.tsv", "--output_dir=run"
+def test_a_run_that_fails_before_a_checkpoint_leaves_the_directory_free(
+  place, data
+):
+  flags = *TINY, *data, "--output_dir=run"
   absurd = "--learning_rate=1e30", "--gin.RunConfig.eval_period=4"
   assert run("finetune", *flags, *absurd).code == 1
   ok("finetune", *flags)

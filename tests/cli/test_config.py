@@ -445,7 +445,7 @@ def test_a_run_file_runs_and_its_written_configuration_runs_the_same(
 ):
   override = tmp_path / "tiny.gin"
   override.write_text(
-    "MODEL = 'micro'\nNUM_STEPS = 4\nBATCH_SIZE = 8\n"
+    "MODEL = 'micro'\nNUM_STEPS = 4\nBATCH_SIZE = 8\nMAX_LENGTH = 16\n"
     "RunConfig.eval_batch_size = 16\nRunConfig.eval_period = 2\n"
     "RunConfig.log_period = 1\n"
     f"TRAIN_FILE = '{files / 'train.tsv'}'\n"

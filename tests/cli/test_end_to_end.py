@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from augdistill.cli import predict, screens
 from augdistill.data.vocabulary import load_vocab
 from tests.cli.tiny import (
   BOTH,
@@ -346,8 +347,6 @@ def test_predict_of_nothing_is_nothing(alone):
 
 
 def test_predict_numbers_rows_over_chunks(monkeypatch, alone):
-  from augdistill.cli import predict
-
   whole = predict._chunks
   monkeypatch.setattr(
     predict, "_chunks", lambda args, pair: whole(args, pair, size=5)
@@ -430,10 +429,10 @@ def test_augment_without_a_teacher_shows_the_texts(files):
   assert "over the whole file" in screen
 
 
-def test_a_view_of_embeddings_has_nothing_to_show(files, teacher):
-  flags = f"--data={files / 'test.tsv'}", f"--teacher={teacher}"
-  done = ok("augment", "--method=kd+fgsm", *flags)
-  assert done.out == "this method has no view that makes tokens to show\n"
+def test_a_method_that_makes_no_tokens_has_nothing_to_show(capsys):
+  screens.show_samples([], {})
+  said = "this method has no view that makes tokens to show\n"
+  assert capsys.readouterr().out == said
 
 
 def test_the_shares_are_of_the_whole_file_whatever_is_shown(files, teacher):

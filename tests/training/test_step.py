@@ -27,9 +27,9 @@ from tests.training.toy_step import (
   gradients,
 )
 
-# A view of each sort: mixed embeddings, a projection that reads the clean
-# batch, tokens, and copies.
-EVERYTHING = "kd+mixup+augpro_fgsm+token_mix*2"
+# What there is but mixed embeddings: a projection that reads the clean batch,
+# tokens drawn from partners, and copies.
+EVERYTHING = "kd+augpro_fgsm+token_mix*2"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_batch_without_its_padding_rows_is_the_same():
   batch = batch_of()
   real = toy.take_rows(batch, np.flatnonzero(batch.weight))
   assert real.weight.shape == (5,)
-  assert_close(gradients(EVERYTHING, batch=real), gradients(EVERYTHING))
+  assert_close(gradients("kd+mixup", batch=real), gradients("kd+mixup"))
 
 
 def test_a_batch_of_padding_rows_alone_has_no_gradient():
@@ -214,7 +214,7 @@ def test_fine_tuning_never_asks_the_teacher():
 
 
 @functools.cache
-def dropped(method="kd(label_weight=0)+token_mix(lam=1)", parts=1, **options):
+def dropped(method="kd(label_weight=0)", parts=1, **options):
   network = toy.network(6, dropout=0.5)
   return jax.jit(
     functools.partial(
@@ -242,14 +242,16 @@ def test_dropout_is_a_function_of_the_step():
 
 
 def test_teacher_student_and_views_drop_apart():
-  _, metrics = run_dropped()
+  same = "kd(label_weight=0)+token_mix(lam=1)"
+  _, metrics = run_dropped(method=same)
   # One network on the same tokens: only the masks can differ.
-  assert average(metrics, "clean/kl") > 0.01
-  assert average(metrics, "token_mix/kl") > 0.01
-  assert average(metrics, "clean/kl") != average(metrics, "token_mix/kl")
+  distances = [
+    average(metrics, f"{view}/kl") for view in ("clean", "token_mix")
+  ]
   _, steady = run_dropped(teacher_dropout=False)
-  assert average(steady, "clean/kl") > 0.01
-  assert average(steady, "clean/kl") != average(metrics, "clean/kl")
+  distances.append(average(steady, "clean/kl"))
+  assert min(distances) > 0.01
+  assert len(set(distances)) == 3
 
 
 def test_microbatches_drop_apart():
@@ -325,7 +327,7 @@ def test_the_views_to_be_looked_at_are_those_that_are_learnt_from():
     )
   )(params, teacher_params, LEXICON, batch_of(), KEY, STEP)
   _, metrics = gradients(EVERYTHING)
-  assert sorted(views) == ["augpro_fgsm", "mixup", "token_mix"]
+  assert sorted(views) == ["augpro_fgsm", "token_mix"]
   for name, (view, partners) in views.items():
     for stat, pair in view.stats.items():
       assert pair == metrics[f"{name}/{stat}"]

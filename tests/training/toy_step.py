@@ -20,7 +20,8 @@ NETWORKS = {
 }
 PARAMS = {
   kind: tuple(
-    network.init(jax.random.key(i)) for i, network in enumerate(networks, 1)
+    jax.jit(network.init)(jax.random.key(i))
+    for i, network in enumerate(networks, 1)
   )
   for kind, networks in NETWORKS.items()
 }
