@@ -10,12 +10,12 @@ import numpy as np
 
 from augdistill import prng
 from augdistill.augment.methods import BASES, parse
+from augdistill.cli.served import network
 from augdistill.cli.trained import Trained
 from augdistill.data.batches import eval_batches
 from augdistill.data.load import Data, DataConfig, load_data
 from augdistill.evaluation.outputs import decide, probabilities
 from augdistill.evaluation.predict import logits_of
-from augdistill.models.enct5 import enct5
 from augdistill.models.sizes import enct5_config
 from augdistill.training.inspection import make_views
 from augdistill.training.methods import build_method
@@ -56,16 +56,14 @@ def augmented(
   if parse(text)[0].name not in BASES:
     text = f"kd+{text}"
   method = build_method(text, data.task.kind)
-  network, params = _model(data, teacher, args.seed)
+  model, params = _model(data, teacher, args.seed)
   lexicon = Lexicon(data.vocab.producible, data.vocab.protected)
   views_of = jax.jit(
-    functools.partial(
-      make_views, student=network, teacher=network, method=method
-    )
+    functools.partial(make_views, student=model, teacher=model, method=method)
   )
 
   def ask(batch: Batch) -> np.ndarray | None:
-    return np.asarray(logits_of(network, params, batch)) if teacher else None
+    return np.asarray(logits_of(model, params, batch)) if teacher else None
 
   rows, sums, key = [], {}, prng.run_key(args.seed)
   for step, batch in enumerate(eval_batches(data.train, _BATCH)):
@@ -182,8 +180,9 @@ def _model(
   """The teacher; or, to show token views without one, an untrained model."""
   if teacher:
     return teacher.network, teacher.params
-  network = enct5(enct5_config("micro", data.vocab.size, data.task.num_outputs))
-  return network, network.init(prng.stream(prng.run_key(seed), "init"))
+  shape = enct5_config("micro", data.vocab.size, data.task.num_outputs)
+  model, key = network(shape), prng.stream(prng.run_key(seed), "init")
+  return model, jax.jit(model.init)(key)
 
 
 def _text(data: Data, tokens: np.ndarray) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from augdistill.cli import predict, screens
+from augdistill.cli.trained import Trained
 from augdistill.data.vocabulary import load_vocab
 from tests.cli.tiny import (
   BOTH,
@@ -149,6 +150,33 @@ def test_the_best_checkpoint_is_the_one_that_is_scored(student):
   assert found["metrics"]["validation"]["accuracy"] == max(scores.values())
 
 
+def test_an_earlier_checkpoint_that_scored_better_is_used(
+  tmp_path, files, data, teacher
+):
+  copy = tmp_path / "copy"
+  shutil.copytree(teacher, copy)
+  (copy / "results.json").unlink()
+  for step, score in (("2", 0.9), ("4", 0.1)):
+    path = copy / "checkpoints" / step / "_CHECKPOINT_METADATA"
+    metadata = json.loads(path.read_text())
+    metadata["custom_metadata"]["accuracy"] = score
+    path.write_text(json.dumps(metadata))
+  ok("finetune", *data, *TINY, f"--output_dir={copy}")
+  assert results(copy)["best_step"] == 2
+  # Both the run's own scores and those of its users are of that step.
+  served = Trained.load(str(copy))
+  assert same_bits(served.params, params(copy, 2))
+  assert not same_bits(served.params, params(copy, 4))
+  done = ok("evaluate", f"--run={copy}", f"--data={files / 'test.tsv'}")
+  found = results(copy)["metrics"]["test"]
+  assert json.loads(done.out)["metrics"] == pytest.approx(found)
+  rows = [
+    [row["probabilities"] for row in read_jsonl(p / "predictions/test.jsonl")]
+    for p in (copy, teacher)
+  ]
+  assert rows[0] != rows[1]
+
+
 def test_the_command_is_written_down_as_it_can_be_run_again(files, student):
   lines = (student / "command.sh").read_text().splitlines()
   assert lines[0] == "#!/bin/sh"
@@ -230,7 +258,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
   shutil.copytree(student, copy)
   (copy / "results.json").unlink()
   shutil.rmtree(copy / "predictions")
-  shutil.rmtree(copy / "checkpoints" / "4" / "state" / "d")  # torn
+  shutil.rmtree(copy / "checkpoints" / "4" / "state")  # torn
   half = '{"step": 3, "loss": 0.'
   lines = (copy / "metrics.jsonl").read_text().splitlines()
   kept = [line for line in lines if json.loads(line)["step"] <= 3]
@@ -418,7 +446,7 @@ def test_augment_shows_texts_partners_and_the_teachers_opinion(files, teacher):
 
 
 def test_augment_without_a_teacher_shows_the_texts(files):
-  flags = f"--data={files / 'test.tsv'}", "--limit=2"
+  flags = f"--data={files / 'train.tsv'}", "--limit=2"
   done = ok("augment", "--method=kd+token_mix", *flags, "--json")
   *rows, summary = [json.loads(line) for line in done.out.splitlines()]
   assert len(rows) == 2

@@ -114,7 +114,7 @@ def test_a_run_of_which_every_checkpoint_is_torn_is_not_given_away(
   path = tmp_path / "run"
   shutil.copytree(teacher, path)
   (path / "results.json").unlink()
-  for torn in (path / "checkpoints").glob("*/state/d"):
+  for torn in (path / "checkpoints").glob("*/state"):
     shutil.rmtree(torn)
   config = (path / "config.gin").read_text()
   # The configuration of the copied run does not name its directory.
