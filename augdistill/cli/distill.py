@@ -41,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "--teacher_num_steps",
     type=int,
     metavar="N",
-    help="steps of that teacher",
+    help="steps of that teacher (default: 2000)",
   )
-  group.add_argument("--method", metavar="M", help="see above")
+  group.add_argument("--method", metavar="M", help="see above (default: kd)")
   group.add_argument(
     "--no_teacher_dropout",
     dest="teacher_dropout",
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     default=None,
     help="the teacher answers without dropout (default: with, as in AugPro)",
   )
-  flags.add_training(parser)
+  flags.add_training(parser, "micro", 1200, 3e-3)
   flags.add_gin(parser)
 
 

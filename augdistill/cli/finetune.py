@@ -13,7 +13,7 @@ from augdistill.cli import flags
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """The flags of `augdistill finetune`."""
   flags.add_data(parser)
-  flags.add_training(parser)
+  flags.add_training(parser, "mini", 2000, 1e-3)
   flags.add_gin(parser)
 
 

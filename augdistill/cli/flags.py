@@ -66,23 +66,49 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     help="a SentencePiece model (default: trained on the training texts)",
   )
   group.add_argument(
-    "--max_length", type=int, metavar="N", help="tokens kept of a text"
+    "--max_length",
+    type=int,
+    metavar="N",
+    help="tokens kept of a text (default: 128)",
   )
   group.add_argument(
     "--tfds_data_dir", metavar="DIR", help="where TFDS keeps its data"
   )
 
 
-def add_training(parser: argparse.ArgumentParser) -> None:
-  """How long and how to train."""
+def add_training(
+  parser: argparse.ArgumentParser,
+  model: str,
+  num_steps: int,
+  learning_rate: float,
+) -> None:
+  """How long and how to train.
+
+  Args:
+    parser: of the command.
+    model: the defaults of the command's gin file, for its help.
+    num_steps: likewise.
+    learning_rate: likewise.
+  """
   group = parser.add_argument_group("training")
   group.add_argument(
-    "--model", metavar="NAME", help="micro, mini, small, base, large or xl"
+    "--model",
+    metavar="NAME",
+    help=f"micro, mini, small, base, large or xl (default: {model})",
   )
-  group.add_argument("--num_steps", type=int, metavar="N")
-  group.add_argument("--batch_size", type=int, metavar="N")
-  group.add_argument("--learning_rate", type=_finite, metavar="X")
-  group.add_argument("--seed", type=int, metavar="N")
+  group.add_argument(
+    "--num_steps", type=int, metavar="N", help=f"default: {num_steps}"
+  )
+  group.add_argument(
+    "--batch_size", type=int, metavar="N", help="rows of a step (default: 64)"
+  )
+  group.add_argument(
+    "--learning_rate",
+    type=_finite,
+    metavar="X",
+    help=f"the peak of its schedule (default: {learning_rate})",
+  )
+  group.add_argument("--seed", type=int, metavar="N", help="default: 0")
   parser.add_argument(
     "--output_dir",
     metavar="DIR",
@@ -105,8 +131,8 @@ def add_gin(parser: argparse.ArgumentParser) -> None:
   """T5X's way to set anything."""
   group = parser.add_argument_group(
     "gin",
-    "as in T5X: --gin.NAME=VALUE sets a macro or a parameter, for example "
-    "--gin.make_optimizer.warmup_fraction=0.1; it wins over flags, and flags "
+    "as in T5X: --gin.NAME=VALUE sets a macro or a parameter, for example\n"
+    "--gin.make_optimizer.warmup_fraction=0.1; it wins over flags, and flags\n"
     "win over files",
   )
   group.add_argument(

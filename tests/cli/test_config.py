@@ -1,6 +1,7 @@
 """From files, flags and bindings to one configuration, and back."""
 
 import argparse
+import ast
 import dataclasses
 import pathlib
 
@@ -113,18 +114,30 @@ def test_every_flag_of_a_command_is_a_macro_or_known_to_be_none(module):
 
 
 @pytest.mark.parametrize(
-  "run_file, model, method, steps",
-  [
-    ("runs/finetune.gin", "mini", "ft", 2000),
-    ("runs/distill.gin", "micro", "kd", 1200),
-  ],
+  "module, model, method",
+  [(finetune_command, "mini", "ft"), (distill_command, "micro", "kd")],
 )
-def test_the_defaults_are_those_of_the_run_file(run_file, model, method, steps):
-  run_config, _ = resolve(run_file=run_file)
+def test_the_defaults_are_those_of_the_run_file_and_of_the_help(
+  module, model, method
+):
+  name = module.__name__.split(".")[-1]
+  run_config, text = resolve(run_file=f"runs/{name}.gin")
   assert value_of(run_config, "model") == model
-  assert (run_config.method, run_config.num_steps) == (method, steps)
-  assert run_config.seed == 0
+  assert run_config.method == method
   assert run_config.teacher_dropout
+  parser = argparse.ArgumentParser()
+  module.add_arguments(parser)
+  helps = {action.dest: action.help for action in parser._actions}
+  macros = dict(
+    line.split(" = ") for line in text.splitlines() if " = " in line
+  )
+  for flag in ("model", "num_steps", "batch_size", "seed", "max_length"):
+    assert (
+      f"default: {ast.literal_eval(macros[flags.MACROS[flag]])}"
+      in (helps[flag])
+    )
+  rate = float(macros["LEARNING_RATE"])
+  assert f"(default: {rate})" in helps["learning_rate"]
 
 
 def test_later_wins_files_then_flags_then_bindings(tmp_path):
