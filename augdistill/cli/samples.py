@@ -13,6 +13,8 @@ from augdistill.augment.methods import BASES, parse
 from augdistill.cli.served import network
 from augdistill.cli.trained import Trained
 from augdistill.data.batches import eval_batches
+from augdistill.data.dataset import take
+from augdistill.data.draws import permutation
 from augdistill.data.load import Data, DataConfig, load_data
 from augdistill.evaluation.outputs import decide, probabilities
 from augdistill.evaluation.predict import logits_of
@@ -69,8 +71,10 @@ def augmented(
   def ask(batch: Batch) -> np.ndarray | None:
     return np.asarray(logits_of(model, params, batch)) if teacher else None
 
+  # Partners are drawn as in training: not among neighbours of a sorted file.
+  order = permutation(len(data.train), "augment", args.seed)
   rows, sums, key = [], {}, prng.run_key(args.seed)
-  for step, batch in enumerate(eval_batches(data.train, _BATCH)):
+  for step, batch in enumerate(eval_batches(take(data.train, order), _BATCH)):
     before, views = ask(batch), {}
     for its_views in views_of:  # Of views that take turns, every one is shown.
       made = its_views(params, params, lexicon, batch, key, np.int32(step))
@@ -84,12 +88,12 @@ def augmented(
       flips = _flips(data.task, batch.weight, before, after)
       _add(sums.setdefault(name, {}), sample.reading.stats | flips)
       for (copy, partner), answers in zip(copies, after, strict=True):
-        for i in range(min(args.limit - len(batch.weight) * step, _BATCH)):
-          if batch.weight[i]:
-            row = {"example_id": int(batch.example_id[i]), "view": name}
-            row |= _texts(data, batch, partner, copy, i)
-            row |= _answers(data.task, before, answers, i)
-            rows.append(row)
+        shown = (batch.weight > 0) & (batch.example_id < args.limit)
+        for i in np.flatnonzero(shown).tolist():
+          row = {"example_id": int(batch.example_id[i]), "view": name}
+          row |= _texts(data, batch, partner, copy, i)
+          row |= _answers(data.task, before, answers, i)
+          rows.append(row)
   rows.sort(key=lambda row: row["example_id"])
   return rows, {name: _shares(its) for name, its in sums.items()}
 

@@ -461,6 +461,19 @@ def test_augment_without_a_teacher_shows_the_texts(files):
   assert "over the whole file" in screen
 
 
+def test_partners_come_from_all_over_a_sorted_file(tmp_path):
+  rows = sorted(examples(192), key=lambda row: row[1])
+  data = write_tsv(tmp_path / "sorted.tsv", rows)
+  flags = "--method=token_mix", f"--data={data}", "--limit=192", "--json"
+  *shown, _ = [
+    json.loads(line) for line in ok("augment", *flags).out.split("\n")[:-1]
+  ]
+  assert [row["example_id"] for row in shown] == list(range(192))
+  label_of = dict(rows)
+  others = [label_of[row["text"]] != label_of[row["partner"]] for row in shown]
+  assert np.mean(others) > 0.5  # 2/3 where any row may be the partner
+
+
 def test_a_method_that_makes_no_tokens_has_nothing_to_show(capsys):
   screens.show_samples([], {})
   said = "this method has no view that can be read\n"
