@@ -2,7 +2,8 @@
 
   augdistill table runs/kd runs/augpro
 
-Runs of one method on one task are one row: the mean over their seeds.
+Runs that differ in nothing but their seeds are one row: the mean, and behind it
+the standard deviation. Other rows of a method say in what they differ.
 """
 
 import argparse

@@ -66,10 +66,10 @@ class RunDirectory:
       UsageError: if there is a run of another one.
     """
     try:
-      there = _statements(self.config_gin.read_text(encoding="utf-8"))
+      there = statements(self.config_gin.read_text(encoding="utf-8"))
     except OSError:
       return False
-    diff = list(difflib.ndiff(there, _statements(config)))
+    diff = list(difflib.ndiff(there, statements(config)))
     old = [line[2:] for line in diff if line.startswith("- ")]
     new = [line[2:] for line in diff if line.startswith("+ ")]
     if old or new:
@@ -160,6 +160,7 @@ def _json(value: Mapping[str, Any]) -> str:
   return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _statements(config: str) -> list[str]:
+def statements(config: str) -> list[str]:
+  """The bindings of a configuration: no comments, no blank lines."""
   lines = [line.strip() for line in config.splitlines()]
   return [line for line in lines if line and not line.startswith("#")]

@@ -1,6 +1,5 @@
 """A table of runs: one row per method, the mean over its seeds."""
 
-import collections
 import os
 import statistics
 from collections.abc import Iterable, Sequence
@@ -10,7 +9,9 @@ import rich.box
 import rich.markup
 import rich.table
 
+from augdistill.errors import UsageError
 from augdistill.reports.results import read_results
+from augdistill.reports.run_directory import RunDirectory, statements
 
 _HEADER = (
   "method",
@@ -21,6 +22,8 @@ _HEADER = (
   "params",
   "s/1000 steps",
 )
+
+_TOLD = 3  # Bindings that tell a row from others; more would hide the method.
 
 
 class Table(NamedTuple):
@@ -65,10 +68,11 @@ class Table(NamedTuple):
 def table(runs: Sequence[str | os.PathLike]) -> Table:
   """Compares finished runs.
 
-  Runs of one method, task, size of the student and number of steps are one
-  row: means over the runs, and behind each the standard deviation where there
-  are several. The metric is the task's first, on the test split where there is
-  one. All but the mean squared error are in percent.
+  Runs whose configurations differ in nothing but the seed and the teacher's
+  directory are one row: means over the runs, and behind each the standard
+  deviation where there are several. Rows of one method are told apart by the
+  bindings in which they differ. The metric is the task's first, on the test
+  split where there is one. All but the mean squared error are in percent.
 
   Args:
     runs: directories, in the order wanted.
@@ -77,30 +81,107 @@ def table(runs: Sequence[str | os.PathLike]) -> Table:
     The table.
 
   Raises:
-    UsageError: if one of them is not finished.
+    UsageError: if one of them is not finished, or if two are the same.
   """
-  groups: dict[tuple[str, str, int, int], list[dict[str, Any]]] = {}
-  for results in map(read_results, runs):
-    size = results["num_params"]["student"]
-    steps = results["num_steps"]
-    key = (results["task"], results["method"], size, steps)
-    groups.setdefault(key, []).append(results)
+  groups: dict[tuple[str, ...], list[_Run]] = {}
+  for run in map(_read, runs):
+    groups.setdefault(run.settings, []).append(run)
+  rows = [row for group in groups.values() for row in _of_one_seed_each(group)]
   titles = [
-    f"{task}, {' '.join(_metric(group[0]))}"
-    for (task, *_), group in groups.items()
+    f"{row[0].results['task']}, {' '.join(_metric(row[0].results))}"
+    for row in rows
   ]
   many = len(set(titles)) > 1
-  alike = collections.Counter(key[:-1] for key in groups)
-
-  def name(task: str, method: str, size: int, steps: int) -> str:
-    text = f"{task}: {method}" if many else method
-    same = alike[task, method, size] == 1
-    return text if same else f"{text}, {steps:,} steps"
-
   return Table(
     "; ".join(dict.fromkeys(titles)),
-    tuple((name(*key), *_cells(group)) for key, group in groups.items()),
+    tuple(
+      (_name(row[0], rows, many), *_cells([run.results for run in row]))
+      for row in rows
+    ),
   )
+
+
+class _Run(NamedTuple):
+  """A finished run.
+
+  Attributes:
+    path: its directory.
+    results: of its results.json.
+    settings: its method and task, and the bindings of its configuration
+      without the two below.
+    teacher: the bindings that name its teacher.
+  """
+
+  path: str
+  results: dict[str, Any]
+  settings: tuple[str, ...]
+  teacher: tuple[str, ...]
+
+
+def _read(path: str | os.PathLike) -> _Run:
+  results, file = read_results(path), RunDirectory(path).config_gin
+  try:
+    config = file.read_text(encoding="utf-8")
+  except OSError as error:
+    raise UsageError(
+      f"{file} must hold the configuration of a run, but: {error.strerror}"
+    ) from error
+  bindings = [
+    line
+    for line in statements(config.replace("\\\n", " "))
+    if not line.startswith(("SEED =", "METHOD ="))
+  ]
+  teacher = tuple(b for b in bindings if b.startswith("TEACHER ="))
+  return _Run(
+    str(path),
+    results,
+    (
+      results["task"],
+      results["method"],
+      *(b for b in bindings if b not in teacher),
+    ),
+    teacher,
+  )
+
+
+def _of_one_seed_each(group: list[_Run]) -> list[list[_Run]]:
+  """The runs of a row; where a seed repeats, they have teachers of their own.
+
+  Seeds may each have a teacher of their own, or all have one.
+  """
+  if len({run.results["seed"] for run in group}) == len(group):
+    return [group]
+  rows: dict[tuple[str, ...], list[_Run]] = {}
+  for run in group:
+    rows.setdefault(run.teacher, []).append(run)
+  for row in rows.values():
+    seen: dict[int, str] = {}
+    for run in row:
+      seed = run.results["seed"]
+      if seed in seen:
+        raise UsageError(
+          f"{seen[seed]} and {run.path} are the same run, of seed {seed}; "
+          "give one of them"
+        )
+      seen[seed] = run.path
+  return list(rows.values())
+
+
+def _name(run: _Run, rows: list[list[_Run]], many: bool) -> str:
+  """The method, and what tells it from the method's other rows."""
+  task, method, *bindings = run.settings
+  others = [
+    {*other.settings, *other.teacher}
+    for other, *_ in rows
+    if other.settings[:2] == run.settings[:2] and other is not run
+  ]
+  own = [
+    b.replace("'", "").replace(" = ", "=")
+    for b in (*bindings, *run.teacher)
+    if any(b not in other for other in others)
+  ]
+  own[_TOLD:] = ["..."] if len(own) > _TOLD else []
+  return ", ".join([f"{task}: {method}" if many else method, *own])
 
 
 def _metric(results: dict[str, Any]) -> tuple[str, str]:

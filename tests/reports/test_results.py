@@ -30,8 +30,18 @@ def make(**changes):
   )
 
 
-def write(directory, **changes):
-  RunDirectory(directory).write_results(make(**changes))
+def write(directory, bindings=(), **changes):
+  run, results = RunDirectory(directory), make(**changes)
+  run.write_results(results)
+  lines = (
+    "# Macros:",
+    f"METHOD = \\\n    '{results['method']}'",
+    f"SEED = {results['seed']}",
+    f"NUM_STEPS = {results['num_steps']}",
+    "make_optimizer.num_steps = %NUM_STEPS",
+    *bindings,
+  )
+  run.config_gin.write_text("\n".join(lines) + "\n")
   return directory
 
 
@@ -140,23 +150,60 @@ def test_a_table_has_a_row_per_method_with_the_mean_over_seeds(tmp_path):
   assert result.title.endswith(", test accuracy")
 
 
-def test_a_teacher_is_not_averaged_with_students_of_its_method(tmp_path):
-  sizes = ({"student": n, "teacher": None} for n in (1000, 10))
+def test_runs_of_other_settings_are_not_averaged(tmp_path):
   runs = [
-    write(tmp_path / str(i), method="ft", num_params=n)
-    for i, n in enumerate(sizes)
-  ]
-  assert [row[5] for row in table(runs).rows] == ["1,000", "10"]
-
-
-def test_runs_of_other_lengths_are_not_averaged(tmp_path):
-  runs = [
+    write(tmp_path / "teacher", ["MODEL = 'mini'"], method="ft"),
+    write(tmp_path / "student", ["MODEL = 'micro'"], method="ft"),
     write(tmp_path / "a", num_steps=500),
     write(tmp_path / "b", num_steps=1000),
-    write(tmp_path / "c", method="ft", num_steps=700),
+    write(tmp_path / "c", method="kd+fgsm", num_steps=700),
+    write(tmp_path / "d", ["augpro_fgsm.delta = 30.0"], num_steps=500),
+    write(tmp_path / "e", ["augpro_fgsm.delta = 30.0"], num_steps=500, seed=1),
   ]
-  names = [row[0] for row in table(runs).rows]
-  assert names == ["kd, 500 steps", "kd, 1,000 steps", "ft"]
+  rows = table(runs).rows
+  assert [row[0] for row in rows] == [
+    "ft, MODEL=mini",
+    "ft, MODEL=micro",
+    "kd, NUM_STEPS=500",
+    "kd, NUM_STEPS=1000",
+    "kd+fgsm",
+    "kd, NUM_STEPS=500, augpro_fgsm.delta=30.0",
+  ]
+  assert [row[1] for row in rows] == ["1", "1", "1", "1", "1", "2"]
+
+
+def test_seeds_may_have_teachers_of_their_own(tmp_path):
+  def runs(*teachers):
+    return [
+      write(tmp_path / f"{t}{seed}", [f"TEACHER = '{t}'"], seed=seed)
+      for t, seed in teachers
+    ]
+
+  assert [row[:2] for row in table(runs(("x", 0), ("y", 1))).rows] == [
+    ("kd", "2")
+  ]
+  rows = table(runs(("x", 0), ("x", 1), ("y", 0))).rows
+  assert [row[:2] for row in rows] == [
+    ("kd, TEACHER=x", "2"),
+    ("kd, TEACHER=y", "1"),
+  ]
+
+
+def test_a_run_is_not_averaged_with_itself(tmp_path):
+  runs = [write(tmp_path / name) for name in "ab"]
+  with pytest.raises(
+    errors.UsageError, match="are the same run, of seed 0; give one"
+  ):
+    table(runs)
+
+
+def test_a_table_says_whose_configuration_is_missing(tmp_path):
+  write(tmp_path)
+  (tmp_path / "config.gin").unlink()
+  with pytest.raises(
+    errors.UsageError, match=r"config\.gin must hold the conf"
+  ):
+    table([tmp_path])
 
 
 def test_a_table_of_two_tasks_names_them(tmp_path):
