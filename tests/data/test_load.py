@@ -197,7 +197,7 @@ def test_a_share_is_of_labelled_texts_alone(config, write):
   config = dataclasses.replace(
     config,
     train=None,
-    unlabeled=write("more.tsv", "sentence\nnew card\n"),
+    unlabeled=write("more.tsv", "sentence\nnew card\nmy cash\nlost it\n"),
     label_names=("found", "lost"),
     train_fraction=0.5,
   )
