@@ -5,8 +5,9 @@ value), and what to do about it. The command line prints it and exits with
 `exit_code`; every other exception is a bug of ours and keeps its traceback.
 """
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class AugdistillError(Exception):
@@ -31,6 +32,25 @@ class Preempted(AugdistillError):
   """The run was stopped from outside; run it again to go on. Exit code 75."""
 
   exit_code = 75
+
+
+@contextlib.contextmanager
+def said_of(what: str) -> Iterator[None]:
+  """What is wrong with the command, in this block, is said to be of `what`.
+
+  Args:
+    what: the place, such as "view 'mixup'".
+
+  Yields:
+    None.
+
+  Raises:
+    UsageError: the block's own, its message behind the place.
+  """
+  try:
+    yield
+  except UsageError as error:
+    raise UsageError(f"{what}: {error}") from error
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -36,5 +36,13 @@ def test_a_long_list_of_names_is_cut_and_counted():
   assert errors.listing([]) == "(none)"
 
 
+def test_what_is_wrong_is_said_to_be_of_its_place():
+  with pytest.raises(errors.UsageError) as error, errors.said_of("view 'x'"):
+    raise errors.UsageError("k must be at least 1")
+  assert str(error.value) == "view 'x': k must be at least 1"
+  with pytest.raises(ValueError, match=r"^a bug$"), errors.said_of("view 'x'"):
+    raise ValueError("a bug")
+
+
 def test_the_examples_in_the_docstrings_are_true():
   assert doctest.testmod(errors).failed == 0

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from augdistill import prng
+from augdistill.augment.mixing import check_alpha
 from augdistill.types import Batch, Inputs, View, ViewMaker
 
 
@@ -34,12 +35,12 @@ def mix_batch(points: int | None = None, alpha: float = 1.0) -> ViewMaker:
     head, with `label_vectors`; all points together weigh as much as the rows.
 
   Raises:
-    ValueError: if `points` is less than 1 or `alpha` is not positive.
+    ValueError: if `points` is less than 1 or `alpha` is not
+      positive and finite.
   """
   if points is not None and points < 1:
     raise ValueError(f"points must be at least 1, got {points}")
-  if not alpha > 0:
-    raise ValueError(f"alpha must be positive, got {alpha}")
+  check_alpha(alpha)
 
   def make(key, batch, clean, models, step):
     del clean, step

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from augdistill import prng
+from augdistill.errors import UsageError
 from augdistill.types import (
   Batch,
-  Clean,
   Inputs,
   Models,
   Network,
@@ -79,11 +79,14 @@ def with_original(view: ViewMaker) -> ViewMaker:
   Returns:
     A maker of a view with one copy more. Copy 0 has the example's label; the
     others have theirs, or none.
+
+  Raises:
+    UsageError: when a view is made, if it enters at hidden states.
   """
 
   def make(key, batch, clean, models, step):
     made = view.make(key, batch, clean, models, step)
-    original = _original(batch, clean, models, made)
+    original = _original(batch, models, made)
     label, has_label = made.label, made.has_label
     if label is None:
       label = jnp.zeros((*has_label.shape, batch.label.shape[-1]))
@@ -107,9 +110,7 @@ def without_original(view: ViewMaker) -> ViewMaker:
   return view
 
 
-def _original(
-  batch: Batch, clean: Clean | None, models: Models, beside: View
-) -> View:
+def _original(batch: Batch, models: Models, beside: View) -> View:
   """The example as a view that enters where `beside` does."""
 
   def inputs(like: Inputs, network: Network, params: Params) -> Inputs:
@@ -118,14 +119,14 @@ def _original(
       return Inputs(mask=mask, tokens=tokens)
     if like.embeddings is not None:
       return Inputs(mask=mask, embeddings=network.embed(params, tokens))
-    raise ValueError(
+    raise UsageError(
       "the original stands only beside a view that enters at tokens or at "
       "embeddings, got one that enters at hidden states"
     )
 
   teacher = beside.teacher
-  if isinstance(teacher, Outputs):
-    teacher = clean.teacher
+  if isinstance(teacher, Outputs):  # To the original, for every copy.
+    teacher = jax.tree.map(lambda x: x[:1], teacher)
   elif teacher is not None:
     teacher = inputs(teacher, models.teacher, models.teacher_params)
   return View(

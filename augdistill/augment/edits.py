@@ -56,8 +56,8 @@ def edit_tokens(
 
   Args:
     rate: EDA's alpha in [0, 1].
-    operations: "synonym", "insert", "swap" or "delete"; several joined by
-      "|"; or "all".
+    operations: "synonym", "insert", "swap" or "delete"; several, in the words
+      that a method may hold, as in "swap.delete"; or "all".
     k: neighbours to choose from.
     exact: find all k on a TPU, too, as in `nearest_neighbours`.
 
@@ -68,17 +68,17 @@ def edit_tokens(
     that it touched, and "no_room", the share of insertions left out.
 
   Raises:
-    ValueError: if `rate` is outside [0, 1], an operation unknown, or `k` less
-      than 1.
+    ValueError: if `rate` is outside [0, 1], an operation unknown or there
+      twice, or `k` less than 1.
     UsageError: when a view is made, if the vocabulary has no more than k rows.
   """
   check_rate(rate)
   check_neighbours(k)
-  names = OPERATIONS if operations == "all" else tuple(operations.split("|"))
-  if not set(names) <= set(OPERATIONS):
+  names = OPERATIONS if operations == "all" else tuple(operations.split("."))
+  if not set(names) <= set(OPERATIONS) or len(set(names)) < len(names):
     raise ValueError(
-      f"operations must be all or some of {', '.join(OPERATIONS)}, got "
-      f"{operations!r}"
+      f"operations must be all or some of {', '.join(OPERATIONS)}, each once "
+      f"and joined by dots, got {operations!r}"
     )
 
   def make(key, batch, clean, models, step):

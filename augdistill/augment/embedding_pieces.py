@@ -43,8 +43,8 @@ def mix_embedding_pieces(
     have one.
 
   Raises:
-    ValueError: if `lam` is outside [0, 1], `alpha` not positive, or `decay`
-      negative or infinite.
+    ValueError: if `lam` is outside [0, 1], `alpha` not positive and
+      finite, or `decay` negative or infinite.
   """
   check_decay(decay)
   lam, alpha = uniform_unless_given(lam, alpha)

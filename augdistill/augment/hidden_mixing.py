@@ -19,6 +19,7 @@ from augdistill.augment.mixing import (
   mix_labels,
   parents,
 )
+from augdistill.errors import UsageError
 from augdistill.types import (
   Batch,
   Inputs,
@@ -55,27 +56,29 @@ def mix_hidden(
     A maker of a view that enters both models at hidden states.
 
   Raises:
-    ValueError: if `lam` is outside [0, 1], `alpha` is not positive or a layer
-      is negative; when traced, if a model has fewer layers.
+    ValueError: if `lam` is outside [0, 1], `alpha` is not positive and finite
+      or a layer is negative.
+    UsageError: when a view is made, if a model has fewer layers.
   """
   check_lambda(lam, alpha)
-  for layer in (student_layer, teacher_layer):
+  mixed_at = {"student_layer": student_layer, "teacher_layer": teacher_layer}
+  for name, layer in mixed_at.items():
     if layer is not None and layer < 0:
-      raise ValueError(f"a layer must be >= 0, got {layer}")
+      raise ValueError(f"{name} must be >= 0, got {layer}")
 
   def make(key, batch, clean, models, step):
     del clean, step
     share = draw_lambda(prng.stream(key, "lambda"), batch, lam, alpha)
     mask, weight = parents(batch, share)
 
-    def inputs(network, params, layer, dropout):
+    def inputs(network, params, name, dropout):
       a, b = _run_both(network, params, batch, dropout)
       layers = len(a.hidden) - 1
-      layer = layers // 2 if layer is None else layer
+      layer = layers // 2 if mixed_at[name] is None else mixed_at[name]
       if layer > layers:
-        raise ValueError(
-          f"the layer to mix at must be at most {layers}, the model's number "
-          f"of layers, got {layer}"
+        raise UsageError(
+          f"{name} must be at most {layers}, the model's number of layers, got "
+          f"{layer}"
         )
       w = weight.astype(a.hidden[layer].dtype)
       mixed = w * a.hidden[layer] + (1 - w) * b.hidden[layer]
@@ -84,11 +87,11 @@ def mix_hidden(
     teacher = None
     if models.teacher is not None:
       teacher = inputs(
-        models.teacher, models.teacher_params, teacher_layer, None
+        models.teacher, models.teacher_params, "teacher_layer", None
       )
     dropout = prng.stream(key, "lower layers")
     student = inputs(
-      models.student, models.student_params, student_layer, dropout
+      models.student, models.student_params, "student_layer", dropout
     )
     return _mixed(batch, share, student, teacher)
 
@@ -108,7 +111,8 @@ def mix_pooled(lam: float = 0.5, alpha: float | None = None) -> ViewMaker:
     A maker of a view that enters both models at the head.
 
   Raises:
-    ValueError: if `lam` is outside [0, 1] or `alpha` is not positive.
+    ValueError: if `lam` is outside [0, 1] or `alpha` is not
+      positive and finite.
   """
   check_lambda(lam, alpha)
 
@@ -137,7 +141,7 @@ def mix_pooled_per_dimension(alpha: float = 1.0) -> ViewMaker:
     A maker of a view that enters both models at the head.
 
   Raises:
-    ValueError: if `alpha` is not positive.
+    ValueError: if `alpha` is not positive and finite.
   """
   check_lambda(0.5, alpha)
 

@@ -5,6 +5,8 @@ References:
   arXiv:2011.00593; Wang et al. 2023, AugPro, arXiv:2210.11768, equation 1.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
@@ -94,7 +96,8 @@ def mix_embeddings(lam: float = 0.5, alpha: float | None = None) -> ViewMaker:
     is the mixed one; a row has a label where both parents have one.
 
   Raises:
-    ValueError: if `lam` is outside [0, 1], or `alpha` is not positive.
+    ValueError: if `lam` is outside [0, 1], or `alpha` is not
+      positive and finite.
   """
   check_lambda(lam, alpha)
 
@@ -155,8 +158,14 @@ def mix_labels(
 
 
 def check_lambda(lam: float, alpha: float | None) -> None:
-  """Raises ValueError unless `lam` is in [0, 1] and `alpha` is positive."""
+  """Raises ValueError unless `lam` is in [0, 1] and `alpha` as it must be."""
   if not 0.0 <= lam <= 1.0:
     raise ValueError(f"lambda must be in [0, 1], got {lam}")
-  if alpha is not None and not alpha > 0:
-    raise ValueError(f"alpha must be positive, got {alpha}")
+  if alpha is not None:
+    check_alpha(alpha)
+
+
+def check_alpha(alpha: float) -> None:
+  """Raises ValueError unless `alpha` is positive and finite."""
+  if not 0 < alpha < math.inf:
+    raise ValueError(f"alpha must be positive and finite, got {alpha}")

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from augdistill import prng
 from augdistill.augment.mixing import exchangeable
+from augdistill.errors import UsageError
 from augdistill.types import (
   Batch,
   Inputs,
@@ -101,10 +102,18 @@ def project_to_tokens(maker: ViewMaker) -> ViewMaker:
     A maker of a view that enters at tokens. Its label is that of `maker`'s
     view; a projection does not keep labels in general, so distillation leaves
     it to the teacher.
+
+  Raises:
+    UsageError: when a view is made, if `maker`'s enters elsewhere.
   """
 
   def make(key, batch, clean, models, step):
     view = maker.make(key, batch, clean, models, step)
+    if view.student.embeddings is None:
+      raise UsageError(
+        "only a view that enters at embeddings, such as mixup or fgsm, can be "
+        "projected to tokens, got one that enters elsewhere"
+      )
     return read_as_tokens(view, batch, models)
 
   return ViewMaker(make, maker.partners, maker.needs_clean)

@@ -73,7 +73,8 @@ def mix_spans(
     A maker of a view that enters at tokens, as `take_from_partner` makes it.
 
   Raises:
-    ValueError: if `lam` is outside [0, 1], or `alpha` is not positive.
+    ValueError: if `lam` is outside [0, 1], or `alpha` is not
+      positive and finite.
   """
   return take_from_partner(take_spans, *uniform_unless_given(lam, alpha))
 
@@ -98,8 +99,8 @@ def mix_pieces(
     A maker of a view that enters at tokens, as `take_from_partner` makes it.
 
   Raises:
-    ValueError: if `lam` is outside [0, 1], `alpha` not positive, or `decay`
-      negative or infinite.
+    ValueError: if `lam` is outside [0, 1], `alpha` not positive and
+      finite, or `decay` negative or infinite.
   """
   check_decay(decay)
   take = functools.partial(take_low_frequencies, decay=decay)
@@ -153,7 +154,8 @@ def uniform_unless_given(
   """Checked lambda and alpha; without either, lambda is uniform in [0, 1].
 
   Raises:
-    ValueError: if `lam` is outside [0, 1], or `alpha` is not positive.
+    ValueError: if `lam` is outside [0, 1], or `alpha` is not
+      positive and finite.
   """
   if lam is None:
     lam, alpha = 0.5, 1.0 if alpha is None else alpha

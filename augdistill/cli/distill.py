@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
       "give --teacher DIR, a finished teacher, or --teacher_model NAME, to "
       "fine-tune one first, but not both"
     )
-  if args.teacher_num_steps and not args.teacher_model:
+  if args.teacher_num_steps is not None and not args.teacher_model:
     raise UsageError("--teacher_num_steps is for --teacher_model NAME")
   if args.teacher_model:
     args.teacher = os.path.join(args.output_dir, "teacher")
@@ -98,12 +98,12 @@ def _finetune_teacher(args: argparse.Namespace, student) -> None:
   parts.check(student)
   read = parts.as_read_by(None, student.data, student.init)
   student = dataclasses.replace(student, data=read)
-  parts.check_data(student)
   run_config, text = config.resolve(
     "runs/finetune.gin",
     _teachers_flags(args.teacher_model, args.teacher_num_steps),
     _shared(student),
   )
+  parts.check_before_teacher(student, run_config.model)
   print(f"fine-tuning the teacher, {args.teacher_model}, into {args.teacher}")
   experiment.run_experiment(
     run_config, text, RunDirectory(args.teacher), args.argv

@@ -23,7 +23,7 @@ COMMANDS = {
 # What the machine or the caller's paths are to blame for, not a bug.
 _NOT_OURS = (
   *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
-  *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+  *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
 )
 EPILOG = """\
 examples:

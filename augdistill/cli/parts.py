@@ -21,6 +21,7 @@ from augdistill.models.projected import with_projections, without_projections
 from augdistill.models.selection import select_layers, selected_layers
 from augdistill.training import mesh
 from augdistill.training.policies import Policy, build_policy
+from augdistill.training.rehearsal import rehearse
 from augdistill.types import MaskedLM, Network, Params, TaskKind
 
 
@@ -120,15 +121,16 @@ def prepare(config: RunConfig) -> Experiment:
   for note in data.notes:
     print(note)
   train = training_rows(config, data)
-  shape = _shape(config, data)
-  policy = build_policy(config.method, data.task.kind, config.recipes)
+  shape, policy = _shape(config.model, data), _policy(config, data)
+  teacher_shape = teacher.served.model if teacher else None
+  _check_fit(config, policy, shape, teacher_shape)
   return Experiment(
     config=config,
     data=data,
     train=train,
     served=Served(shape, data.task, config.data.max_length),
     policy=policy,
-    student=_student(shape, policy, teacher),
+    student=_student(shape, policy, teacher_shape),
     teacher=teacher,
     begin=_beginning(config, shape, teacher),
     mesh=mesh.make_mesh(config.model_parallel),
@@ -145,38 +147,68 @@ def training_rows(config: RunConfig, data: Data) -> Examples:
   """
   parts = [data.train, data.unlabeled]
   if config.data.labeled_fraction is not None:
-    policy = build_policy(config.method, data.task.kind, config.recipes)
-    parts = [data.unlabeled] if policy.needs_teacher else [data.train]
+    needs_teacher = _policy(config, data).needs_teacher
+    parts = [data.unlabeled] if needs_teacher else [data.train]
   parts = [part for part in parts if part is not None]
   return concat(*parts) if len(parts) > 1 else parts[0]
 
 
-def check_data(config: RunConfig) -> None:
-  """Finds what is wrong with a run's data, but for what a teacher decides.
+def check_before_teacher(
+  config: RunConfig, teacher: Callable[..., EncT5Config]
+) -> None:
+  """Finds what is wrong with a run whose teacher is still to be trained.
+
+  Args:
+    config: the student's run.
+    teacher: factory of the teacher's shape, as `RunConfig.model`.
 
   Raises:
     UsageError: as `prepare`.
   """
   data = load_data(config.data)
+  shape = _shape(config.model, data)
   if config.rewrites:
     training_rewrites(config, data, training_rows(config, data))
   if config.init:
-    inheriting(config.init, network(_shape(config, data)))
+    inheriting(config.init, network(shape))
+  _check_fit(config, _policy(config, data), shape, _shape(teacher, data))
 
 
-def _shape(config: RunConfig, data: Data) -> EncT5Config:
-  return config.model(
-    vocab_size=data.vocab.size, num_outputs=data.task.num_outputs
-  )
+def _check_fit(
+  config: RunConfig,
+  policy: Policy,
+  shape: EncT5Config,
+  teacher: EncT5Config | None,
+) -> None:
+  """Raises UsageError if method, student and teacher do not fit each other."""
+  if config.init_layers is not None:
+    if teacher is None:
+      raise UsageError("--init_layers needs a teacher to take the layers from")
+    select = _selecting(config.init_layers, shape, teacher)
+    init = network(shape).init, network(teacher).init
+    jax.eval_shape(
+      lambda key: select(*(make(key) for make in init)), jax.random.key(0)
+    )
+  student = _student(shape, policy, teacher)
+  for method in policy.methods:
+    rehearse(method, student, teacher and network(teacher), shape.vocab_size)
+
+
+def _policy(config: RunConfig, data: Data) -> Policy:
+  return build_policy(config.method, data.task.kind, config.recipes)
+
+
+def _shape(model: Callable[..., EncT5Config], data: Data) -> EncT5Config:
+  return model(vocab_size=data.vocab.size, num_outputs=data.task.num_outputs)
 
 
 def _student(
-  shape: EncT5Config, policy: Policy, teacher: Trained | None
+  shape: EncT5Config, policy: Policy, teacher: EncT5Config | None
 ) -> Network:
   """The network that learns, with projections if a term reads them."""
   if not policy.needs_projections:
     return network(shape)
-  return with_projections(network(shape), teacher.served.model.emb_dim)
+  return with_projections(network(shape), teacher.emb_dim)
 
 
 def _beginning(
@@ -187,18 +219,20 @@ def _beginning(
     return inheriting(config.init, network(shape))
   if config.init_layers is None:
     return lambda params: params
-  if teacher is None:
-    raise UsageError("--init_layers needs a teacher to take the layers from")
-  depths = shape.num_layers, teacher.served.model.num_layers
-  layers = selected_layers(config.init_layers, *depths)
+  select = _selecting(config.init_layers, shape, teacher.served.model)
+  return lambda params: params | select(params, teacher.params)
 
-  def begin(params):
-    bare = without_projections(params)
-    return params | select_layers(teacher.params, bare, layers)
 
-  # What does not fit shows before the run's directory is claimed.
-  jax.eval_shape(lambda key: begin(network(shape).init(key)), jax.random.key(0))
-  return begin
+def _selecting(
+  selection: str, shape: EncT5Config, teacher: EncT5Config
+) -> Callable[[Params, Params], Params]:
+  """(student's parameters, teacher's) -> the student's first ones."""
+  layers = selected_layers(selection, shape.num_layers, teacher.num_layers)
+
+  def select(mine, theirs):
+    return select_layers(theirs, without_projections(mine), layers)
+
+  return select
 
 
 def as_read_by(

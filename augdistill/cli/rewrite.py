@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
     columns = tuple(args.text_column.split(",")) if args.text_column else None
     table = read_table(args.data, text_columns=columns, labelled=False)
     texts = table.texts
-  done = rewrite_texts(generator, texts, options)
-  with atomic.replacing(args.output) as file:
+  with atomic.replacing(args.output) as file:  # First, since the rest is long.
+    done = rewrite_texts(generator, texts, options)
     file.writelines(rewrite_lines(done.texts.items()))
   print(f"{args.output}: {done.summary()}")

@@ -10,12 +10,14 @@ import numpy as np
 
 from augdistill import prng
 from augdistill.augment.methods import BASES, parse
+from augdistill.cli.given_rewrites import reads_rewrites
 from augdistill.cli.served import network
 from augdistill.cli.trained import Trained
 from augdistill.data.batches import eval_batches
 from augdistill.data.dataset import take
 from augdistill.data.draws import permutation
 from augdistill.data.load import Data, DataConfig, load_data
+from augdistill.errors import UsageError
 from augdistill.evaluation.outputs import decide, probabilities
 from augdistill.evaluation.predict import logits_of
 from augdistill.models.sizes import enct5_config
@@ -51,11 +53,9 @@ def augmented(
   Raises:
     UsageError: for wrong data, method or teacher.
   """
+  text = _method(args.method)
   teacher = Trained.load(args.teacher) if args.teacher else None
   data = _load(args, teacher)
-  text = args.method
-  if parse(text)[0].name not in BASES:
-    text = f"kd+{text}"
   policy = build_policy(text, data.task.kind)
   model, params = _model(data, teacher, args.seed)
   lexicon = Lexicon(data.vocab.producible, data.vocab.protected)
@@ -96,6 +96,16 @@ def augmented(
           rows.append(row)
   rows.sort(key=lambda row: row["example_id"])
   return rows, {name: _shares(its) for name, its in sums.items()}
+
+
+def _method(written: str) -> str:
+  """The method whose views are shown; one without a base has kd's."""
+  if reads_rewrites(written):
+    raise UsageError(
+      f"{written!r} has a view of rewrites, which are not made here: their "
+      "file shows them, and augdistill rewrite makes one"
+    )
+  return written if parse(written)[0].name in BASES else f"kd+{written}"
 
 
 def _copies(

@@ -89,6 +89,11 @@ def read_table(
     UsageError: for anything that is wrong with the file.
   """
   path = os.fspath(path)
+  if text_columns and len(text_columns) > 2:
+    raise UsageError(
+      "--text_column must name one or two columns, got "
+      f"{','.join(text_columns)}."
+    )
   header, rows = read_rows(path)
   columns = text_columns or _default_text_columns(path, header)
   _check_columns(path, header, columns, "--text_column NAME or NAME1,NAME2")

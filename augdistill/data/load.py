@@ -33,7 +33,7 @@ from augdistill.data.labels import (
 )
 from augdistill.data.rows import read_glue, read_task
 from augdistill.data.vocabulary import Vocab, load_vocab, train_vocab
-from augdistill.errors import UsageError, listing, suggest
+from augdistill.errors import UsageError, listing, said_of, suggest
 from augdistill.types import Task, TaskKind
 
 _FORMAT = 1  # of what is kept in the cache; to be raised when it changes
@@ -149,8 +149,7 @@ def load_data(config: DataConfig) -> Data:
     splits["train"], splits["validation"] = hold_out(
       splits["train"], task, config.validation_fraction, config.validation_seed
     )
-  if "train" in splits:
-    splits |= _fewer(splits, task, config)
+  splits |= _fewer(splits, task, config)
   return Data(task, vocab, **splits, notes=notes)
 
 
@@ -162,23 +161,26 @@ def _fewer(
   given = [name for name in names if getattr(config, name) is not None]
   if len(given) > 1:
     raise UsageError(f"give --{given[0]} or --{given[1]}, but not both.")
+  if not given:
+    return {}
+  if "train" not in splits:
+    raise UsageError(f"--{given[0]} is of the rows of --train, which is none.")
   train = splits["train"]
-  if config.train_examples is not None:
-    n, seed = config.train_examples, config.seed
-    return {"train": balanced_subset(train, task, n, seed)}
-  if config.train_fraction is not None:
-    name = ("train_fraction", config.seed)
-    return {"train": share_of(train, task, config.train_fraction, *name)[0]}
-  if config.labeled_fraction is not None:
+  with said_of(f"--{given[0]}"):
+    if config.train_examples is not None:
+      n, seed = config.train_examples, config.seed
+      return {"train": balanced_subset(train, task, n, seed)}
+    if config.train_fraction is not None:
+      name = ("train_fraction", config.seed)
+      return {"train": share_of(train, task, config.train_fraction, *name)[0]}
     name = ("labeled_fraction", config.validation_seed)
     train, rest = share_of(train, task, config.labeled_fraction, *name)
-    rest = without_labels(rest)
-    if not len(rest):
-      raise UsageError("--labeled_fraction must leave a row without a label.")
-    if more := splits.get("unlabeled"):
-      rest = concat(rest, more)
-    return {"train": train, "unlabeled": rest}
-  return {}
+  rest = without_labels(rest)
+  if not len(rest):
+    raise UsageError("--labeled_fraction must leave a row without a label.")
+  if more := splits.get("unlabeled"):
+    rest = concat(rest, more)
+  return {"train": train, "unlabeled": rest}
 
 
 def task_texts(
@@ -222,10 +224,6 @@ def _read_tables(
   elif not paths:
     raise UsageError("data must be given, by --task NAME or --train FILE.")
   columns = tuple(c.strip() for c in (config.text_column or "").split(",") if c)
-  if len(columns) > 2:
-    raise UsageError(
-      f"--text_column must name one or two columns, got {config.text_column}."
-    )
   kind = config.task_kind
   for split, path in paths.items():
     tables[split] = read_table(

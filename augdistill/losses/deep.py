@@ -20,6 +20,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from augdistill.errors import UsageError
 from augdistill.losses.layers import check_layers
 from augdistill.losses.matching import kept, mean_over_last, mean_over_pairs
 from augdistill.types import LossTerm
@@ -47,9 +48,10 @@ def hidden_mse(
     the two agree.
 
   Raises:
-    ValueError: if there is no such layer map. When called: if it does not fit
-      the networks, if their widths differ, or if there is no teacher, no
-      projection, or no layer that both ran.
+    ValueError: if there is no such layer map.
+    UsageError: when called, if it does not fit the networks, if their widths
+      differ, or if there is no teacher, no projection, or no layer that both
+      ran.
   """
   check_layers(layers)
 
@@ -81,6 +83,7 @@ def pkd(layers: str = "pkd_skip", project: bool = False) -> LossTerm:
 
   Raises:
     ValueError: as `hidden_mse`.
+    UsageError: as `hidden_mse`.
 
   References:
     Sun et al. 2019, equation 7, arXiv:1908.09355.
@@ -114,9 +117,10 @@ def attention_kl(layers: str = "uniform", heads: str = "each") -> LossTerm:
     A term in nats, >= 0, and 0 where the two agree.
 
   Raises:
-    ValueError: if there is no such layer map or way to compare heads. When
-      called: if the map does not fit the networks, if their numbers of heads
-      differ, or if there is no teacher or no layer that both ran.
+    ValueError: if there is no such layer map or way to compare heads.
+    UsageError: when called, if the map does not fit the networks, if their
+      numbers of heads differ, or if there is no teacher or no layer that both
+      ran.
   """
   check_layers(layers, first=1)
   _check_heads(heads)
@@ -147,6 +151,7 @@ def attention_mse(layers: str = "uniform", heads: str = "each") -> LossTerm:
 
   Raises:
     ValueError: as `attention_kl`.
+    UsageError: as `attention_kl`.
   """
   check_layers(layers, first=1)
   _check_heads(heads)
@@ -183,9 +188,10 @@ def relation_kl(
 
   Raises:
     ValueError: if there is no such layer map or no such states, or if
-      `relation_heads` is less than 1. When called: if the map does not fit the
-      networks, or `relation_heads` does not divide a width, or if there is no
-      teacher or no layer that both ran.
+      `relation_heads` is less than 1.
+    UsageError: when called, if the map does not fit the networks, or
+      `relation_heads` does not divide a width, or if there is no teacher or no
+      layer that both ran.
 
   References:
     Wang et al. 2020, MiniLM, section 3.2 (with one relation head per attention
@@ -201,7 +207,7 @@ def relation_kl(
     states = kept(states, mask)
     width = math.prod(states.shape[3:])
     if width % relation_heads:
-      raise ValueError(
+      raise UsageError(
         f"relation_heads must divide the width of both networks' {of}, got "
         f"{relation_heads} and {width}"
       )
@@ -233,7 +239,7 @@ def _check_widths(what, student, teacher, project):
   widths = student.shape[-1], teacher.shape[-1]
   if widths[0] != widths[1]:
     remedy = "" if project else "; set project=true to learn a projection"
-    raise ValueError(
+    raise UsageError(
       f"{what} compares states of one width, got {widths[0]} of the student "
       f"and {widths[1]} of the teacher{remedy}"
     )
@@ -247,7 +253,7 @@ def _check_heads(heads):
 def _by_heads(what, heads, student, teacher, mask):
   """Attention [n, M, H, L, L] between real positions, as it is compared."""
   if heads == "each" and student.shape[2] != teacher.shape[2]:
-    raise ValueError(
+    raise UsageError(
       f"{what} compares head by head, got {student.shape[2]} heads of the "
       f"student and {teacher.shape[2]} of the teacher; set heads=mean to "
       "compare their averages"

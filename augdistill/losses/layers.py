@@ -31,7 +31,7 @@ References:
 import re
 from collections.abc import Callable
 
-from augdistill.errors import suggest
+from augdistill.errors import UsageError, suggest
 
 # (student's layer, teacher's layer) pairs.
 Pairs = tuple[tuple[int, int], ...]
@@ -49,7 +49,8 @@ def layer_map(layers: str, num_student: int, num_teacher: int) -> Pairs:
     (student's layer, teacher's layer) pairs, at least one.
 
   Raises:
-    ValueError: if there is no such map, or it does not fit these depths.
+    ValueError: if there is no such map.
+    UsageError: if it does not fit these depths.
 
   Example:
     >>> layer_map("uniform", 2, 3)
@@ -58,9 +59,9 @@ def layer_map(layers: str, num_student: int, num_teacher: int) -> Pairs:
   check_layers(layers)
   depths = f"{num_student} of the student and {num_teacher} of the teacher"
   if min(num_student, num_teacher) < 1:
-    raise ValueError(f"a layer map needs layers, got {depths}")
+    raise UsageError(f"a layer map needs layers, got {depths}")
   if layers in NEED_A_DEEPER_TEACHER and num_student > num_teacher:
-    raise ValueError(
+    raise UsageError(
       f"the layer map {layers!r} needs at most as many layers of the student "
       f"as of the teacher, got {depths}"
     )
@@ -69,7 +70,7 @@ def layer_map(layers: str, num_student: int, num_teacher: int) -> Pairs:
   pairs = _written_pairs(layers)
   for s, t in pairs:
     if s > num_student or t > num_teacher:
-      raise ValueError(
+      raise UsageError(
         f"the layer map {layers!r} pairs layer {s} of the student with layer "
         f"{t} of the teacher; the layers are {depths}"
       )

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from augdistill.errors import UsageError
 from augdistill.losses.layers import Pairs, layer_map
 from augdistill.types import Inputs, LossTerm, Outputs, View
 
@@ -34,14 +35,14 @@ def mean_over_pairs(
     more: pairs besides those of the map.
 
   Returns:
-    The term. It raises ValueError, when it is called, if there is nothing to
+    The term. It raises UsageError, when it is called, if there is nothing to
     compare, or the map does not fit the depths of the networks.
   """
 
   def term(student, teacher, view, clean, models):
     del clean, models
     if teacher is None:
-      raise ValueError(f"{what} compares with a teacher, got None")
+      raise UsageError(f"{what} compares with a teacher, got None")
     mask = _real_in_both(what, view)
     of_student = _by_layer(what, "student", student, fields[0], view.student)
     of_teacher = _by_layer(what, "teacher", teacher, fields[1], view.teacher)
@@ -53,7 +54,7 @@ def mean_over_pairs(
       if s in of_student and t in of_teacher
     ]
     if not losses:
-      raise ValueError(
+      raise UsageError(
         f"{what} finds no pair of layers {pairs} that ran on this view, which "
         f"has the student's from {min(of_student)} and the teacher's from "
         f"{min(of_teacher)} on"
@@ -90,7 +91,7 @@ def _real_in_both(what: str, view: View) -> Bool[Array, "n M L"]:
   if not isinstance(view.teacher, Inputs):
     return mask  # An answer to the same text.
   if view.teacher.mask.shape[-1] != mask.shape[-1]:
-    raise ValueError(
+    raise UsageError(
       f"{what} compares position by position, got {mask.shape[-1]} positions "
       f"of the student and {view.teacher.mask.shape[-1]} of the teacher"
     )
@@ -115,7 +116,7 @@ def _by_layer(
   elif field == "projected":
     entered = ": it learns no projections, which project=true asks for"
   if not states:
-    raise ValueError(f"{what} reads {field} of the {whose}, got none{entered}")
+    raise UsageError(f"{what} reads {field} of the {whose}, got none{entered}")
   # Attention happens between an entry and an exit, and counts as the latter.
   first = entry + (field in ("attention", "values"))
   return {first + i: x for i, x in enumerate(states)}

@@ -7,6 +7,7 @@ one mean, and it is masked: a row of weight 0 changes neither side.
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from augdistill.errors import said_of
 from augdistill.types import (
   Clean,
   Metrics,
@@ -49,11 +50,15 @@ def summand(
   Returns:
     The sum over rows, and for each term its un-weighted (sum, weight), named
     "view/term".
+
+  Raises:
+    UsageError: if a term does not fit the networks or the view.
   """
   total = jnp.zeros_like(view.weight)
   metrics = {}
   for name, coefficient, term in weighted.terms:
-    losses = term(student, teacher, view, clean, models)
+    with said_of(f"term {name!r} on view {weighted.name!r}"):
+      losses = term(student, teacher, view, clean, models)
     # Not a product: what a row of weight 0 holds may be infinite.
     losses = jnp.where(view.weight > 0, losses, 0.0)
     total = total + at(coefficient, step) * losses

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from augdistill.types import Clean, LossTerm, Models, Outputs, TaskKind
+from augdistill.errors import UsageError
+from augdistill.types import Clean, LossTerm, Models, Outputs, TaskKind, View
 
 # A value of the student's own that is further than this from the teacher's is
 # no target (MMEL, section 4.2, for scores from 0 to 5).
@@ -40,15 +41,15 @@ def label_or_teacher(label: LossTerm, teacher: LossTerm) -> LossTerm:
     A term in the units of the two.
 
   Raises:
-    ValueError: when called, without a teacher or without labels.
+    UsageError: when called, without a teacher or without labels.
   """
   of_label, of_teacher = label, teacher
 
   def term(student, teacher, view, clean, models):
     if view.label is None:
-      raise ValueError("label_or_teacher needs a view with labels, got None")
+      raise UsageError("label_or_teacher needs a view with labels, got None")
     if teacher is None:
-      raise ValueError("label_or_teacher needs a teacher, got None")
+      raise UsageError("label_or_teacher needs a teacher, got None")
     everything = (student, teacher, view, clean, models)
     original = (jnp.arange(view.weight.shape[0]) == 0)[:, None]
     return jnp.where(
@@ -84,14 +85,13 @@ def consistency(kind: TaskKind, live: bool = False) -> LossTerm:
     A term in nats, or squared units of the label for regression, >= 0.
 
   Raises:
-    ValueError: when called, without a clean batch of as many rows.
+    UsageError: when called, without a clean batch of the same rows.
   """
   distance = _CROSS_ENTROPY[TaskKind(kind)]
   misleads = _MISLEADS[TaskKind(kind)]
 
   def term(student, teacher, view, clean, models):
-    del view
-    target = _own_answer("consistency", student, clean, models, live)
+    target = _own_answer("consistency", student, view, clean, models, live)
     if teacher is not None and clean.teacher is not None:
       of_z, of_x = jax.lax.stop_gradient((teacher.logits, clean.teacher.logits))
       target = jnp.where(misleads(target, of_z, of_x), of_z, target)
@@ -117,13 +117,13 @@ def smoothness(kind: TaskKind) -> LossTerm:
     where the answers agree.
 
   Raises:
-    ValueError: when called, without a clean batch of as many rows.
+    UsageError: when called, without a clean batch of the same rows.
   """
   distance = _SYMMETRIC[TaskKind(kind)]
 
   def term(student, teacher, view, clean, models):
-    del teacher, view
-    own = _own_answer("smoothness", student, clean, models, live=True)
+    del teacher
+    own = _own_answer("smoothness", student, view, clean, models, live=True)
     return distance(student.logits, own)
 
   return term
@@ -132,13 +132,14 @@ def smoothness(kind: TaskKind) -> LossTerm:
 def _own_answer(
   what: str,
   student: Outputs,
+  view: View,
   clean: Clean | None,
   models: Models,
   live: bool,
 ) -> Float[Array, "m M C"]:
   """S(x) in logits; m is 1, so that it serves every copy."""
   if clean is None:
-    raise ValueError(
+    raise UsageError(
       f"{what} compares a view with the clean batch: it needs a method that "
       "trains on the clean batch, and is no term of the clean batch itself"
     )
@@ -148,9 +149,14 @@ def _own_answer(
   else:
     own = jax.lax.stop_gradient(clean.student.logits)
   if own.shape[1] != student.logits.shape[1]:
-    raise ValueError(
+    raise UsageError(
       f"{what} compares each row with its own clean text, got "
       f"{student.logits.shape[1]} rows of a view and {own.shape[1]} clean ones"
+    )
+  if view.label_vectors is not None:  # As many, but each is of the whole batch.
+    raise UsageError(
+      f"{what} compares each row with its own clean text, which points of a "
+      "whole batch do not have"
     )
   return own
 

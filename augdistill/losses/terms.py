@@ -2,7 +2,8 @@
 
 Every factory returns a `LossTerm`, un-reduced: f32[n, M], one number for each
 copy of each row. Terms that compare with the label give 0 where a row has
-none. The teacher is a constant to all of them.
+none. The teacher is a constant to all of them. What a term compares with must
+be there: it raises UsageError, when it is called, if it is not.
 
 References:
   Hinton et al. 2015, arXiv:1503.02531, section 2 (kl and its t^2);
@@ -16,7 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from augdistill.types import LossTerm, View
+from augdistill.errors import UsageError
+from augdistill.types import LossTerm, Outputs, View
 
 
 def cross_entropy() -> LossTerm:
@@ -94,7 +96,7 @@ def kl(temperature: float = 1.0) -> LossTerm:
 
   def term(student, teacher, view, clean, models):
     del view, clean, models
-    log_p = jax.nn.log_softmax(_constant(teacher.logits) / temperature)
+    log_p = jax.nn.log_softmax(_answer(teacher) / temperature)
     log_q = jax.nn.log_softmax(student.logits / temperature)
     return temperature**2 * jnp.sum(_p_log_ratio(log_p, log_q), axis=-1)
 
@@ -122,7 +124,7 @@ def soft_cross_entropy(temperature: float = 1.0) -> LossTerm:
 
   def term(student, teacher, view, clean, models):
     del view, clean, models
-    p = jax.nn.softmax(_constant(teacher.logits) / temperature)
+    p = jax.nn.softmax(_answer(teacher) / temperature)
     log_q = jax.nn.log_softmax(student.logits / temperature)
     return -(temperature**2) * jnp.sum(p * log_q, axis=-1)
 
@@ -148,7 +150,7 @@ def binary_kl(temperature: float = 1.0) -> LossTerm:
 
   def term(student, teacher, view, clean, models):
     del view, clean, models
-    t, s = _constant(teacher.logits) / temperature, student.logits / temperature
+    t, s = _answer(teacher) / temperature, student.logits / temperature
     yes = _p_log_ratio(jax.nn.log_sigmoid(t), jax.nn.log_sigmoid(s))
     no = _p_log_ratio(jax.nn.log_sigmoid(-t), jax.nn.log_sigmoid(-s))
     return temperature**2 * jnp.mean(yes + no, axis=-1)
@@ -177,7 +179,7 @@ def soft_binary_cross_entropy(temperature: float = 1.0) -> LossTerm:
 
   def term(student, teacher, view, clean, models):
     del view, clean, models
-    t, s = _constant(teacher.logits) / temperature, student.logits / temperature
+    t, s = _answer(teacher) / temperature, student.logits / temperature
     yes = jax.nn.sigmoid(t) * jax.nn.log_sigmoid(s)
     no = jax.nn.sigmoid(-t) * jax.nn.log_sigmoid(-s)
     return -(temperature**2) * jnp.mean(yes + no, axis=-1)
@@ -196,7 +198,7 @@ def mse() -> LossTerm:
 
   def term(student, teacher, view, clean, models):
     del view, clean, models
-    difference = student.logits - _constant(teacher.logits)
+    difference = student.logits - _answer(teacher)
     return jnp.mean(jnp.square(difference), axis=-1)
 
   return term
@@ -215,13 +217,13 @@ def negative_dot_product() -> LossTerm:
     A term in units of logits, of any sign; 0 where a row has no label.
 
   Raises:
-    ValueError: when called, if the view has no label vectors.
+    UsageError: when called, if the view has no label vectors.
   """
 
   def term(student, teacher, view, clean, models):
     del teacher, clean, models
     if view.label_vectors is None:
-      raise ValueError(
+      raise UsageError(
         "the negative dot product needs a view with label vectors, such as "
         "batch_mixup; this view has none"
       )
@@ -244,6 +246,8 @@ def _p_log_ratio(
 
 def _label(view: View) -> Float[Array, "n M C"]:
   """The label, and 0 where it means nothing: even NaN has no gradient there."""
+  if view.label is None:
+    raise UsageError("the label is compared with, and this view has none")
   return jnp.where(view.has_label[..., None], view.label, 0.0)
 
 
@@ -253,8 +257,11 @@ def _where_labelled(
   return jnp.where(view.has_label, losses, 0.0)
 
 
-def _constant(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-  return jax.lax.stop_gradient(x)
+def _answer(teacher: Outputs | None) -> Float[Array, "n M C"]:
+  """The teacher's logits, a constant."""
+  if teacher is None:
+    raise UsageError("the teacher is compared with, which reads no such view")
+  return jax.lax.stop_gradient(teacher.logits)
 
 
 def _check_temperature(temperature: float) -> None:

@@ -85,6 +85,12 @@ def assemble(
     views = _with_term(views, call, name, text)
   if not views:
     raise UsageError(f"a method without its clean batch needs a view: {text!r}")
+  for view in views:
+    if not view.terms:
+      raise UsageError(
+        f"view {view.name!r} must be compared by something, but all its "
+        f"weights are 0 in {text!r}; leave the view out, or put a term on it"
+      )
   return Method(
     text,
     views[0] if base.clean else None,
@@ -201,6 +207,11 @@ def _view(
       )
     where = f"view {call.name!r}"
     terms.append((reported, _weight(where, f"{role}_weight", weight), term))
+  if maker.needs_clean and not base.clean:
+    raise UsageError(
+      f"view {call.name!r} begins at the clean batch, which {text!r} does not "
+      "have"
+    )
   return WeightedView(
     name=name,
     maker=maker,
@@ -253,6 +264,11 @@ def _nested(
     )
   inner = dataclasses.replace(inner, copies=call.copies)
   maker, common = _maker(inner, base, recipes, text)
+  if recipes[inner.name].reweight != "mean":
+    raise UsageError(
+      f"view {call.name!r}: {key} must leave the weights of its copies to "
+      f"{call.name}, got {inner.name}, which must be the outer view"
+    )
   if common:
     raise UsageError(
       f"view {call.name!r}: {next(iter(common))} belongs to the outer view, "
@@ -266,6 +282,8 @@ def _unknown(name: str, recipes: Mapping[str, Recipe], text: str) -> str:
   hint = suggest(name, known) + " `augdistill methods` lists all of them."
   if name in BASES:
     hint = " It is a base and stands first."
+  if name in TERMS:
+    hint = " It is a term and stands beside the views."
   return f"no view or term is called {name!r} in {text!r}." + hint
 
 
@@ -289,7 +307,8 @@ def _with_term(
   names = [view.name for view in views]
   if on not in ("all", *names):
     raise UsageError(
-      f"{where}: on must be one of all, {', '.join(names)}, got {on!r}"
+      f"{where}: on must be one of all, {', '.join(names)}, got "
+      f"{written(on)!r}." + suggest(written(on), ["all", *names])
     )
   return tuple(
     dataclasses.replace(view, terms=(*view.terms, (name, weight, term)))
@@ -301,10 +320,12 @@ def _with_term(
 
 def _reweighting(call: Call, value: Any) -> Reweight:
   inner = Call(value) if isinstance(value, str) else value
-  if not isinstance(inner, Call) or inner.name not in REWEIGHTINGS:
+  known = isinstance(inner, Call) and inner.name in REWEIGHTINGS
+  if not known or inner.copies > 1:
     raise UsageError(
       f"view {call.name!r}: reweight must be one of "
-      f"{', '.join(REWEIGHTINGS)}, got {value}"
+      f"{', '.join(REWEIGHTINGS)}, got {written(value)}."
+      + suggest(written(value), REWEIGHTINGS)
     )
   return call_factory(inner, REWEIGHTINGS[inner.name].make, "reweighting")
 
@@ -328,7 +349,8 @@ def _schedule(weight: float | Call) -> Schedule:
       raise ValueError(f"a weight must be >= 0, got {weight:g}")
     return weight
   keys = ("start", "end", "steps")
-  if weight.name != "ramp" or weight.kwargs or len(weight.args) != len(keys):
+  whole = not weight.kwargs and len(weight.args) == len(keys)
+  if weight.name != "ramp" or not whole or weight.copies > 1:
     raise ValueError(
       f"a weight's schedule must read ramp(start, end, steps), got {weight}"
     )

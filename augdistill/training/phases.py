@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
 from augdistill import prng
+from augdistill.errors import said_of
 from augdistill.losses.objective import summand
 from augdistill.types import (
   Batch,
@@ -143,9 +144,14 @@ def make_view(
   clean: Clean | None,
   models: Models,
 ) -> View:
-  """A view of `batch`, which has its partners, with the step's key."""
+  """A view of `batch`, which has its partners, with the step's key.
+
+  Raises:
+    UsageError: if it does not fit the networks or the batch.
+  """
   key = prng.stream(key, weighted.name)
-  return weighted.maker.make(key, batch, clean, models, step)
+  with said_of(f"view {weighted.name!r}"):
+    return weighted.maker.make(key, batch, clean, models, step)
 
 
 def microbatch(

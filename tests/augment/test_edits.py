@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from augdistill.augment.edits import OPERATIONS, edit_tokens
+from augdistill.augment.grammar import parse
 from augdistill.augment.replacement import nearest_neighbours
 from augdistill.training import mesh as meshes
 from tests import toy
@@ -313,16 +314,23 @@ def test_no_device_waits_for_the_rows_of_another():
   assert "all-gather" not in compiled
 
 
+def test_a_method_can_hold_several_operations():
+  _, call = parse("kd+eda(operations=swap.delete)")
+  view, *_ = edited(0.3, call.kwargs["operations"])
+  assert view.stats.keys() == {"swap", "delete"}
+
+
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
     ((1.5,), r"rate must be in \[0, 1\], got 1.5"),
     (
       (0.1, "swop"),
-      "operations must be all or some of synonym, insert, swap, delete, got "
-      "'swop'",
+      "operations must be all or some of synonym, insert, swap, delete, each "
+      "once and joined by dots, got 'swop'",
     ),
-    ((0.1, "swap|"), r"got 'swap\|'"),
+    ((0.1, "swap."), r"got 'swap\.'"),
+    ((0.1, "swap.delete.swap"), r"each once .* got 'swap\.delete\.swap'"),
     ((0.1, "all", 0), "k must be at least 1, got 0"),
   ],
 )

@@ -146,7 +146,7 @@ def test_without_a_teacher_there_is_none():
   ("arguments", "message"),
   [
     ({"lam": 1.5}, r"lambda must be in \[0, 1\], got 1.5"),
-    ({"alpha": -1.0}, "alpha must be positive, got -1.0"),
+    ({"alpha": -1.0}, "alpha must be positive and finite, got -1.0"),
     ({"decay": float("inf")}, "decay must be a number >= 0, got inf"),
   ],
 )

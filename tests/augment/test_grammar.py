@@ -212,7 +212,7 @@ def test_a_whole_number_serves_where_a_number_is_asked_for():
     ),
     (
       "augpro_mix(alpha=0)",
-      "view 'augpro_mix': alpha must be positive, got 0.0",
+      "view 'augpro_mix': alpha must be positive and finite, got 0.0",
     ),
     (
       "token_mix(lam=-1)",

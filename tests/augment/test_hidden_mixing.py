@@ -1,6 +1,7 @@
 """Views that mix rows inside the networks, against the NumPy references."""
 
 import functools
+import math
 import types
 
 import jax
@@ -15,6 +16,7 @@ from augdistill.augment.hidden_mixing import (
   mix_pooled_per_dimension,
 )
 from augdistill.augment.mixing import gather_partners
+from augdistill.errors import UsageError
 from augdistill.types import Inputs
 from tests import encoders, toy
 from tests.reference import batch_mixup as batch_reference
@@ -238,13 +240,15 @@ def test_batch_mixup_does_not_depend_on_what_fills_the_shape():
   ("factory", "given", "said"),
   [
     (mix_hidden, {"lam": 1.5}, r"lambda must be in \[0, 1\], got 1.5"),
-    (mix_hidden, {"student_layer": -1}, "a layer must be >= 0, got -1"),
-    (mix_hidden, {"teacher_layer": -2}, "a layer must be >= 0, got -2"),
-    (mix_pooled, {"alpha": 0.0}, "alpha must be positive, got 0"),
+    (mix_hidden, {"student_layer": -1}, "student_layer must be >= 0, got -1"),
+    (mix_hidden, {"teacher_layer": -2}, "teacher_layer must be >= 0, got -2"),
+    (mix_pooled, {"alpha": 0.0}, "alpha must be positive and finite, got 0"),
     (mix_pooled, {"lam": -0.1}, r"lambda must be in \[0, 1\], got -0.1"),
     (mix_pooled_per_dimension, {"alpha": -1.0}, "alpha must be positive"),
+    (mix_pooled_per_dimension, {"alpha": math.inf}, "and finite, got inf"),
+    (mix_batch, {"alpha": math.inf}, "and finite, got inf"),
     (mix_batch, {"points": 0}, "points must be at least 1, got 0"),
-    (mix_batch, {"alpha": 0.0}, "alpha must be positive, got 0"),
+    (mix_batch, {"alpha": 0.0}, "alpha must be positive and finite, got 0"),
   ],
 )
 def test_wrong_hyper_parameters_are_refused(factory, given, said):
@@ -253,7 +257,8 @@ def test_wrong_hyper_parameters_are_refused(factory, given, said):
 
 
 def test_a_layer_that_a_model_does_not_have_is_refused():
-  with pytest.raises(ValueError, match="at most 4, the model's number of laye"):
+  message = "teacher_layer must be at most 4, the model's number of layers"
+  with pytest.raises(UsageError, match=message):
     made(mix_hidden(teacher_layer=5))
-  with pytest.raises(ValueError, match=r"at most 2, .* got 3"):
+  with pytest.raises(UsageError, match=r"student_layer .* at most 2, .* got 3"):
     made(mix_hidden(student_layer=3))

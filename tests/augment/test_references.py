@@ -1,6 +1,7 @@
 """Views against float64 references written from the papers' equations."""
 
 import functools
+import math
 import types
 
 import jax
@@ -423,7 +424,8 @@ def test_one_copy_is_the_maker_itself():
     (mix_embeddings, (1.5,), r"lambda must be in \[0, 1\], got 1.5"),
     (mix_embeddings, (-0.1,), r"lambda must be in \[0, 1\], got -0.1"),
     (mix_embeddings, (float("nan"),), r"lambda must be in \[0, 1\], got nan"),
-    (mix_embeddings, (0.5, 0.0), "alpha must be positive, got 0.0"),
+    (mix_embeddings, (0.5, 0.0), "alpha must be positive and finite, got 0.0"),
+    (mix_embeddings, (0.5, math.inf), "positive and finite, got inf"),
     (mix_tokens, (2.0,), r"lambda must be in \[0, 1\], got 2.0"),
     (perturb_by_sign, (-1.0,), "delta must be a number >= 0, got -1.0"),
     (perturb_by_sign, (float("nan"),), "delta must be a number >= 0, got nan"),

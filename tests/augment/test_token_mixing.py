@@ -179,9 +179,9 @@ def test_without_a_teacher_there_is_none(name):
   ("factory", "arguments", "message"),
   [
     (mix_spans, (1.5,), r"lambda must be in \[0, 1\], got 1.5"),
-    (mix_spans, (None, -1.0), "alpha must be positive, got -1.0"),
+    (mix_spans, (None, -1.0), "alpha must be positive and finite, got -1.0"),
     (mix_pieces, (-0.1,), r"lambda must be in \[0, 1\], got -0.1"),
-    (mix_pieces, (0.5, 0.0), "alpha must be positive, got 0.0"),
+    (mix_pieces, (0.5, 0.0), "alpha must be positive and finite, got 0.0"),
     (mix_pieces, (0.5, None, -1.0), "decay must be a number >= 0, got -1.0"),
   ],
 )

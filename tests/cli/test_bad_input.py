@@ -206,7 +206,7 @@ COMMANDS = {
     ["but not both"],
   ),
   "teacher_steps_alone": (
-    "distill --train=train.tsv --teacher={teacher} --teacher_num_steps=3",
+    "distill --train=train.tsv --teacher={teacher} --teacher_num_steps=0",
     ["--teacher_num_steps is for --teacher_model"],
   ),
   "teacher_is_nowhere": (
@@ -252,6 +252,43 @@ COMMANDS = {
   "too_many_rows_before_the_teacher_is_trained": (
     "distill --train=train.tsv --train_examples=999 --teacher_model=micro",
     ["999"],
+  ),
+  "a_layer_that_the_teacher_lacks": (
+    "distill --train=train.tsv --teacher={teacher} "
+    "--method=kd+hidden_mse(layers=l1_2)",
+    ["term 'hidden_mse' on view 'clean'", "layer 2 of the teacher; the layers"],
+  ),
+  "a_layer_to_mix_at_that_the_student_lacks": (
+    "finetune --train=train.tsv --method=ft+tmix(student_layer=2)",
+    ["view 'tmix': student_layer must be at most 1", "got 2"],
+  ),
+  "more_neighbours_than_words_before_the_teacher_is_trained": (
+    "distill --train=train.tsv --teacher_model=micro --method=kd+knn(k=9999)",
+    ["view 'knn': k must be less", "got k=9999"],
+  ),
+  "another_kind_of_task_before_the_teacher_is_trained": (
+    "distill --train=scores.tsv --teacher_model=micro --method=kd+batch_mixup",
+    ["view 'batch_mixup' compares by dot_product", "this kind of task"],
+  ),
+  "layers_to_begin_with_before_the_teacher_is_trained": (
+    "distill --train=train.tsv --teacher_model=micro --init_layers=1",
+    ["--init_layers must name layers from 0 to 0", "got '1'"],
+  ),
+  "widths_to_begin_with_before_the_teacher_is_trained": (
+    "distill --train=train.tsv --teacher_model=mini --init_layers=bottom",
+    ["--init_layers needs a student of its teacher's widths", "--model"],
+  ),
+  "a_view_without_its_clean_batch": (
+    "finetune --train=train.tsv --method=ft(clean=false)+fgsm",
+    ["view 'fgsm' begins at the clean batch"],
+  ),
+  "no_share_of_the_rows": (
+    "finetune --train=train.tsv --train_fraction=0",
+    ["--train_fraction: the share", "got 0.0"],
+  ),
+  "rewrites_in_a_bad_line": (
+    "finetune --train=train.tsv --method=ft+rewrites --rewrites=bad.jsonl",
+    ["bad.jsonl, line 2", "JSON"],
   ),
   "no_vocabulary": (
     "finetune --train=train.tsv --vocab=no.spm",
@@ -327,6 +364,14 @@ COMMANDS = {
     "augment --data=train.tsv --method=augpro_mix --limit=-1",
     ["--limit must be >= 0, got -1"],
   ),
+  "augment_rewrites": (
+    "augment --data=train.tsv --method=mmel_soft(view=rewrites)*2",
+    ["has a view of rewrites", "augdistill rewrite makes one"],
+  ),
+  "augment_what_enters_elsewhere": (
+    "augment --data=train.tsv --method=projected(view=token_mix)",
+    ["view 'projected': only a view that enters at embeddings"],
+  ),
   "table_of_nothing": ("table nowhere", ["nowhere"]),
 }
 
@@ -337,6 +382,11 @@ def stage(place):
   (place / "train.tsv").write_bytes(HEADER + GOOD)
   (place / "other.tsv").write_bytes(HEADER + b"a\tcard\nb\tcrad\nc\tcash\n")
   (place / "numbers.tsv").write_bytes(HEADER + b"a\t0.5\nb\t1.5\nc\t2.5\n")
+  scores = ((text, i / 2) for i, (text, _) in enumerate(examples(30)))
+  write_tsv(place / "scores.tsv", scores)
+  (place / "bad.jsonl").write_text(
+    '{"sentence": "a", "rewrites": ["b"]}\n{"sentence"\n'
+  )
   (place / "folder.tsv").mkdir()
   write_tsv(
     place / "pairs.tsv",

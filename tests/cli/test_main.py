@@ -90,6 +90,11 @@ def test_a_wrong_word_is_named_in_one_line(argv, said):
       1,
       "augdistill: error: No space left on device (/x)\n",
     ),
+    (
+      FileExistsError(17, "File exists", "a.tsv"),
+      1,
+      "augdistill: error: File exists (a.tsv)\n",
+    ),
   ],
 )
 def test_an_error_for_a_person_has_its_exit_code_and_no_traceback(

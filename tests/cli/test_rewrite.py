@@ -459,6 +459,23 @@ def test_a_bad_command_is_refused_in_one_line(
   assert snapshot(tmp_path) == before
 
 
+def test_an_output_that_cannot_be_written_costs_no_rewriting(
+  tmp_path, monkeypatch, files, pretrained
+):
+  rewritten = []
+  monkeypatch.setattr(rewriting, "rewrite_texts", rewritten.append)
+  (tmp_path / "file").write_text("kept")
+  done = run(
+    *("rewrite", f"--data={files / 'train.tsv'}", f"--generator={pretrained}"),
+    f"--output={tmp_path / 'file' / 'r.jsonl'}",
+  )
+  assert done.code == 1
+  assert done.err.count("\n") == 1
+  assert f"({tmp_path / 'file'})" in done.err
+  assert not rewritten
+  assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_own_positions_are_for_greedy_search():
   with pytest.raises(UsageError, match="own_positions is for the search"):
     RewriteOptions(search="beam", own_positions=True)

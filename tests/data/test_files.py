@@ -123,6 +123,13 @@ def test_a_missing_column_is_named_with_those_that_there_are(write):
   _refused(path, "'label'", "--label_column", "Did you mean 'labels'?", **text)
 
 
+def test_three_columns_of_text_are_refused_though_they_be_there(write):
+  path = write("a.tsv", "a\tb\tc\nx\ty\tz\n")
+  columns = ("a", "b", "c")
+  said = "--text_column must name one or two columns, got a,b,c"
+  _refused(path, said, text_columns=columns, labelled=False)
+
+
 def test_two_columns_of_one_name_are_refused(write):
   _refused(write("a.tsv", "sentence\tlabel\tlabel\na\tx\ty\n"), "'label' twice")
 

@@ -177,6 +177,34 @@ def test_fewer_rows_are_asked_for_in_one_way(config, given, message):
     load_data(config)
 
 
+@pytest.mark.parametrize(
+  "name, value",
+  [
+    ("train_fraction", 0.0),
+    ("train_fraction", 1.5),
+    ("labeled_fraction", -0.5),
+    ("train_examples", 0),
+    ("train_examples", 99),
+  ],
+)
+def test_a_share_that_cannot_be_is_said_with_its_flag(config, name, value):
+  message = rf"^--{name}: the .* got {value}\."
+  with pytest.raises(UsageError, match=message):
+    load_data(dataclasses.replace(config, **{name: value}))
+
+
+def test_a_share_is_of_labelled_texts_alone(config, write):
+  config = dataclasses.replace(
+    config,
+    train=None,
+    unlabeled=write("more.tsv", "sentence\nnew card\nmy cash\nlost it\n"),
+    label_names=("found", "lost"),
+    train_fraction=0.5,
+  )
+  with pytest.raises(UsageError, match="--train_fraction is of the rows"):
+    load_data(config)
+
+
 def test_long_texts_are_cut_to_the_maximal_length(config):
   data = load_data(dataclasses.replace(config, max_length=8))
   assert data.train.lengths.max() <= 8

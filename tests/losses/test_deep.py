@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from augdistill.errors import UsageError
 from augdistill.losses import deep
 from augdistill.losses.deep import DEEP_TERMS
 from augdistill.losses.reweight import mean
@@ -577,7 +578,7 @@ def test_a_view_that_runs_none_of_the_layers_is_an_error(
     entered("teacher", teacher),
   )
   of = view(student=at_student, teacher=at_teacher)
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(UsageError, match=message):
     losses(term, student, teacher, of)
 
 
@@ -592,7 +593,7 @@ def test_a_view_that_enters_at_the_head_is_an_error(name, whose):
   message = (
     f"{name} reads .* of the {whose}, got none: this view enters at the head"
   )
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(UsageError, match=message):
     losses(
       DEEP_TERMS[name](), **answers | {whose: made}, of=view(**{whose: inputs})
     )
@@ -603,7 +604,7 @@ def test_a_view_that_enters_at_the_head_is_an_error(name, whose):
 
 @pytest.mark.parametrize("name", DEEP_TERMS)
 def test_without_a_teacher_there_is_nothing_to_compare_with(name):
-  with pytest.raises(ValueError, match=f"{name} compares with a teacher, got"):
+  with pytest.raises(UsageError, match=f"{name} compares with a teacher, got"):
     losses(DEEP_TERMS[name](), outputs("student"), None)
 
 
@@ -639,35 +640,35 @@ def test_without_a_teacher_there_is_nothing_to_compare_with(name):
   ],
 )
 def test_networks_that_cannot_be_compared_are_an_error(term, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(UsageError, match=message):
     losses(term, outputs("student"), outputs("teacher"))
 
 
 def test_depths_are_those_of_the_networks_not_of_what_ran():
   teacher, at_teacher = entered("teacher", 3)
   of = view(teacher=at_teacher)
-  with pytest.raises(ValueError, match="2 of the student and 4 of the teacher"):
+  with pytest.raises(UsageError, match="2 of the student and 4 of the teacher"):
     losses(deep.relation_kl("l2_5"), outputs("student"), teacher, of)
-  with pytest.raises(ValueError, match=r"'top' .* got 4 .* and 2 of the t"):
+  with pytest.raises(UsageError, match=r"'top' .* got 4 .* and 2 of the t"):
     losses(deep.relation_kl("top"), outputs("teacher"), outputs("student"))
 
 
 def test_a_student_without_projections_is_told_so():
   bare = outputs("student")._replace(projected=())
   for term in (deep.hidden_mse(), deep.pkd(project=True)):
-    with pytest.raises(ValueError, match="got none: it learns no projections"):
+    with pytest.raises(UsageError, match="got none: it learns no projections"):
       losses(term, bare, outputs("teacher"))
 
 
 def test_projections_of_another_width_are_an_error():
   made = outputs("student")
-  with pytest.raises(ValueError, match="got 12 of the student and 8 of"):
+  with pytest.raises(UsageError, match="got 12 of the student and 8 of"):
     losses(deep.hidden_mse(), made, outputs("twin"))
 
 
 def test_texts_of_two_lengths_cannot_be_compared_position_by_position():
   longer = Inputs(mask=jnp.ones((2, 3, 7), bool))
-  with pytest.raises(ValueError, match=r"got 6 positions of .* and 7 of the t"):
+  with pytest.raises(UsageError, match=r"got 6 positions of .* and 7 of the t"):
     losses(
       deep.hidden_mse(),
       outputs("student"),

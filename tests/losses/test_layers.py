@@ -5,6 +5,7 @@ import doctest
 import pytest
 
 from augdistill.augment.grammar import parse
+from augdistill.errors import UsageError
 from augdistill.losses import layers
 from augdistill.losses.layers import (
   LAYER_MAPS,
@@ -104,16 +105,26 @@ def test_a_method_can_hold_every_map():
       "the layers are 2 of the student and 4 of the teacher",
     ),
     (("l1_5", 2, 4), "pairs layer 1 of the student with layer 5 of the teach"),
+    (("uniform", 0, 4), "needs layers, got 0 of the student and 4 of the teac"),
+  ],
+)
+def test_a_map_that_does_not_fit_is_an_error_that_says_why(asked, message):
+  with pytest.raises(UsageError, match=message):
+    layer_map(*asked)
+
+
+@pytest.mark.parametrize(
+  ("asked", "message"),
+  [
     (("unifrom", 2, 4), "one of uniform, pkd_skip, .*Did you mean 'unif"),
     (("1_4", 2, 4), "such as l1_4.l2_8, got '1_4'"),
     (("l1_4,l2_8", 2, 8), "got 'l1_4,l2_8'"),
     (("l1_4.", 2, 8), "got 'l1_4.'"),
     (("", 2, 8), "got ''"),
     (("l1_4.l1_4", 2, 4), "'l1_4.l1_4' holds a pair twice"),
-    (("uniform", 0, 4), "needs layers, got 0 of the student and 4 of the teac"),
   ],
 )
-def test_a_map_that_does_not_fit_is_an_error_that_says_why(asked, message):
+def test_what_is_no_map_is_an_error_that_says_why(asked, message):
   with pytest.raises(ValueError, match=message):
     layer_map(*asked)
 

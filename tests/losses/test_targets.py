@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from augdistill.errors import UsageError
 from augdistill.losses import targets, terms
 from augdistill.types import TaskKind
 from tests import toy
@@ -102,9 +103,9 @@ def test_each_copy_pulls_the_student_to_its_own_target(hard):
 
 
 def test_without_a_teacher_or_labels_there_is_no_such_target(hard):
-  with pytest.raises(ValueError, match="needs a teacher, got None"):
+  with pytest.raises(UsageError, match="needs a teacher, got None"):
     hard(STUDENT, None)
-  with pytest.raises(ValueError, match="needs a view with labels, got None"):
+  with pytest.raises(UsageError, match="needs a view with labels, got None"):
     hard(STUDENT, TEACHER, None)
 
 
@@ -295,7 +296,7 @@ def test_without_a_clean_batch_there_is_nothing_to_be_consistent_with(
   make_outputs, make_view, models, name
 ):
   arguments = (make_outputs(STUDENT), None, make_view(SHAPE[:-1]), None, models)
-  with pytest.raises(ValueError, match=f"{name.split()[-1]} compares .* clean"):
+  with pytest.raises(UsageError, match=f"{name.split()[-1]} compares .* clean"):
     ALL[name](*arguments)
 
 
@@ -303,11 +304,25 @@ def test_without_a_clean_batch_there_is_nothing_to_be_consistent_with(
 def test_rows_that_are_not_those_of_the_clean_batch_are_an_error(
   make_outputs, make_view, make_clean, make_live_models, name
 ):
-  with pytest.raises(ValueError, match="got 4 rows of a view and 7 clean ones"):
+  with pytest.raises(UsageError, match="got 4 rows of a view and 7 clean ones"):
     ALL[name](
       make_outputs(STUDENT),
       None,
       make_view(SHAPE[:-1]),
       make_clean(draw((1, 7, 5), 0)),
       make_live_models(draw((1, 7, 5), 0)),
+    )
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_points_of_a_whole_batch_have_no_clean_text_though_they_be_as_many(
+  make_outputs, make_view, make_clean, make_live_models, name
+):
+  with pytest.raises(UsageError, match="which points of a whole batch do not"):
+    ALL[name](
+      make_outputs(STUDENT),
+      None,
+      make_view(SHAPE[:-1], label_vectors=STUDENT),
+      make_clean(OWN),
+      make_live_models(OWN),
     )

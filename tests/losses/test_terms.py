@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from augdistill.errors import UsageError
 from augdistill.losses import targets, terms
 from augdistill.types import LossTerm, TaskKind
 from tests.reference import losses as reference
@@ -356,5 +357,29 @@ def test_a_temperature_that_is_not_positive_and_finite_is_an_error(
 
 def test_a_view_without_label_vectors_has_no_dot_product(evaluate):
   student = np.zeros(SHAPE, np.float32)
-  with pytest.raises(ValueError, match="needs a view with label vectors"):
+  with pytest.raises(UsageError, match="needs a view with label vectors"):
     evaluate(terms.negative_dot_product(), student)
+
+
+@pytest.mark.parametrize(
+  "factory",
+  [terms.cross_entropy, terms.binary_cross_entropy, terms.squared_error],
+)
+def test_a_view_without_a_label_is_not_compared_with_it(evaluate, factory):
+  with pytest.raises(UsageError, match=r"the label .* has none"):
+    evaluate(factory(), np.zeros(SHAPE, np.float32))
+
+
+@pytest.mark.parametrize(
+  "factory",
+  [
+    terms.kl,
+    terms.soft_cross_entropy,
+    terms.binary_kl,
+    terms.soft_binary_cross_entropy,
+    terms.mse,
+  ],
+)
+def test_a_view_without_an_answer_is_not_compared_with_it(evaluate, factory):
+  with pytest.raises(UsageError, match="the teacher is compared with"):
+    evaluate(factory(), np.zeros(SHAPE, np.float32))

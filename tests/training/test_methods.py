@@ -266,13 +266,39 @@ def test_other_recipes_may_be_given():
       "view=fgsm(weight=2)",
     ),
     (
+      "kd+projected(view=mmel_hard(view=mixup))*2",
+      "view 'projected': view must leave the weights of its copies to "
+      "projected, got mmel_hard, which must be the outer view",
+    ),
+    (
+      "kd+projected(view=pkd)",
+      "no view or term is called 'pkd' in 'kd+projected(view=pkd)'. It is a "
+      "term and stands beside the views.",
+    ),
+    (
       "kd+projected(view=fgm)",
       "no view or term is called 'fgm' in 'kd+projected(view=fgm)'. Did you "
       "mean 'fgsm'? `augdistill methods` lists all of them.",
     ),
     (
       "kd+mixup(reweight=max)",
-      "view 'mixup': reweight must be one of mean, mmel, got max",
+      "view 'mixup': reweight must be one of mean, mmel, got max.",
+    ),
+    (
+      "kd+mixup(reweight=mmmel)",
+      "view 'mixup': reweight must be one of mean, mmel, got mmmel. Did you "
+      "mean 'mmel'?",
+    ),
+    (
+      "kd+mixup(reweight=mmel*2)",
+      "view 'mixup': reweight must be one of mean, mmel, got mmel*2. Did you "
+      "mean 'mmel'?",
+    ),
+    (
+      "kd+mixup(label_weight=0, teacher_weight=0)",
+      "view 'mixup' must be compared by something, but all its weights are 0 "
+      "in 'kd+mixup(label_weight=0, teacher_weight=0)'; leave the view out, or "
+      "put a term on it",
     ),
     (
       "kd+mixup(reweight=mmel(lambda_p=0))",
@@ -290,7 +316,12 @@ def test_other_recipes_may_be_given():
     ("kd+pkd*2", "the term 'pkd' has no copies, got 'kd+pkd*2'"),
     (
       "kd+mixup+pkd(on=fgsm)",
-      "term 'pkd': on must be one of all, clean, mixup, got 'fgsm'",
+      "term 'pkd': on must be one of all, clean, mixup, got 'fgsm'.",
+    ),
+    (
+      "kd+mixup+pkd(on=mixpu)",
+      "term 'pkd': on must be one of all, clean, mixup, got 'mixpu'. Did you "
+      "mean 'mixup'?",
     ),
     (
       "kd+pkd(weight=much)",
@@ -304,6 +335,16 @@ def test_other_recipes_may_be_given():
       "kd(clean=false)+smart",
       "view 'smart': smoothness compares with the clean batch, which "
       "'kd(clean=false)+smart' does not have",
+    ),
+    (
+      "kd(clean=false)+fgsm",
+      "view 'fgsm' begins at the clean batch, which 'kd(clean=false)+fgsm' "
+      "does not have",
+    ),
+    (
+      "kd(clean=false)+mmel_hard(view=ad2)",
+      "view 'mmel_hard' begins at the clean batch, which "
+      "'kd(clean=false)+mmel_hard(view=ad2)' does not have",
     ),
     (
       "ft(temperature=2)",
@@ -350,6 +391,11 @@ def test_other_recipes_may_be_given():
       "kd+mixup(weight=ramp(1, 2))",
       "view 'mixup': a weight's schedule must read ramp(start, end, steps), "
       "got ramp(1, 2)",
+    ),
+    (
+      "kd+mixup(weight=ramp(1, 2, 3)*2)",
+      "view 'mixup': a weight's schedule must read ramp(start, end, steps), "
+      "got ramp(1, 2, 3)*2",
     ),
     (
       "kd+mixup(weight=ramp(1, 2, steps=3))",

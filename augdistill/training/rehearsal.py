@@ -1,0 +1,55 @@
+"""A step that is traced and never run: what does not fit shows for nothing.
+
+Whether a layer map fits two depths, or a vocabulary has as many neighbours as
+a view asks for, shows where networks and method meet: when a step is traced.
+A run asks before it claims a directory, and before it trains a teacher.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from augdistill.training.step import grads_and_metrics
+from augdistill.types import Batch, Lexicon, Method, Network
+
+_ROWS, _LENGTH = 2, 8  # Any will do.
+
+
+def rehearse(
+  method: Method, student: Network, teacher: Network | None, vocab_size: int
+) -> None:
+  """Traces a step of a method; nothing is computed.
+
+  Args:
+    method: what is to be minimised.
+    student: the student's network.
+    teacher: the teacher's, or None.
+    vocab_size: V.
+
+  Raises:
+    UsageError: if the method does not fit the networks or the vocabulary.
+  """
+
+  def step():
+    key, words = jax.random.key(0), jnp.ones(vocab_size, bool)
+    row = jnp.ones(_ROWS)
+    batch = Batch(
+      tokens=jnp.zeros((_ROWS, _LENGTH), jnp.int32),
+      mask=jnp.ones((_ROWS, _LENGTH), bool),
+      label=jnp.zeros((_ROWS, student.num_outputs)),
+      has_label=row > 0,
+      weight=row,
+      example_id=jnp.arange(_ROWS, dtype=jnp.int32),
+    )
+    return grads_and_metrics(
+      student.init(key),
+      teacher.init(key) if teacher else None,
+      Lexicon(producible=words, protected=~words),
+      batch._replace(rewrites=jax.tree.map(lambda x: x[None], batch)),
+      key,
+      jnp.int32(0),
+      student=student,
+      teacher=teacher,
+      method=method,
+    )
+
+  jax.eval_shape(step)
