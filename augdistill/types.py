@@ -247,6 +247,9 @@ class Models(NamedTuple):
     teacher: the teacher network, or None.
     teacher_params: its parameters, or None.
     lexicon: what the vocabulary allows augmentations to do.
+    student_key: of the dropout masks where a view itself runs the student,
+      for the layers below its entry; None: no dropout.
+    teacher_key: the same for the teacher.
   """
 
   student: Network
@@ -254,6 +257,8 @@ class Models(NamedTuple):
   teacher: Network | None
   teacher_params: Params | None
   lexicon: Lexicon
+  student_key: Key[Array, ""] | None = None
+  teacher_key: Key[Array, ""] | None = None
 
 
 class Clean(NamedTuple):

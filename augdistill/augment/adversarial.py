@@ -75,7 +75,7 @@ def perturb_by_sign(
   return ViewMaker(make, needs_clean=True)
 
 
-def perturb_at_random(epsilon: float = 0.1, relative: bool = True) -> ViewMaker:
+def perturb_at_random(epsilon: float = 0.3, relative: bool = True) -> ViewMaker:
   """A random direction of a given norm: what an adversary has to beat.
 
     x' = x + epsilon u / |u|_2,  u ~ N(0, 1) at real positions

@@ -50,7 +50,7 @@ STEEPEST = {"l2": by_norm, "linf": lambda x: jnp.sign(by_largest(x))}
 def ascend_in_ball(
   roles: Mapping[str, LossTerm],
   steps: int = 1,
-  epsilon: float = 0.1,
+  epsilon: float = 0.3,
   step_size: float | None = None,
   norm: str = "l2",
   relative: bool = True,
@@ -120,7 +120,7 @@ def ascend_in_ball(
 def ascend_freely(
   roles: Mapping[str, LossTerm],
   steps: int = 3,
-  epsilon: float = 0.1,
+  epsilon: float = 0.3,
   step_size: float | None = None,
   relative: bool = True,
   target: str | None = None,
@@ -200,8 +200,7 @@ def ascend_from_noise(
   The target has no slope at delta = 0, hence the noise. The term is SMART's
   symmetrised divergence from the student's own answer to the clean text.
   (SMART's code divides by the largest entry of each position, its paper by
-  that of the example, as here.) S(x) is the answer of phase 1, which dropped
-  out where the student does; the climb does not.
+  that of the example, as here.) Neither answer drops out.
 
   Args:
     roles: has the term "smoothness".
@@ -291,7 +290,9 @@ def _ask_teacher(batch: Batch, models: Models) -> Outputs | None:
   if models.teacher is None:
     return None
   inputs = Inputs(mask=batch.mask[None], tokens=batch.tokens[None])
-  return models.teacher.forward(models.teacher_params, inputs)
+  return models.teacher.forward(
+    models.teacher_params, inputs, key=models.teacher_key
+  )
 
 
 def _target_term(roles: Mapping[str, LossTerm], target: str | None) -> LossTerm:

@@ -46,8 +46,8 @@ def mix_batch(points: int | None = None, alpha: float = 1.0) -> ViewMaker:
     del clean, step
     network, params = models.student, models.student_params
     rows = Inputs(mask=batch.mask[None], tokens=batch.tokens[None])
-    dropout = prng.stream(key, "lower layers")
-    vectors = network.forward(params, rows, key=dropout).pooled[0]  # [B, D]
+    answers = network.forward(params, rows, key=models.student_key)
+    vectors = answers.pooled[0]  # [B, D]
     label = jnp.where(batch.has_label[:, None], batch.label, 0.0)
     labels = jnp.einsum("bc,cd->bd", label, network.class_vectors(params))
     n = points or batch.weight.shape[0]

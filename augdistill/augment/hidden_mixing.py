@@ -87,11 +87,16 @@ def mix_hidden(
     teacher = None
     if models.teacher is not None:
       teacher = inputs(
-        models.teacher, models.teacher_params, "teacher_layer", None
+        models.teacher,
+        models.teacher_params,
+        "teacher_layer",
+        models.teacher_key,
       )
-    dropout = prng.stream(key, "lower layers")
     student = inputs(
-      models.student, models.student_params, "student_layer", dropout
+      models.student,
+      models.student_params,
+      "student_layer",
+      models.student_key,
     )
     return _mixed(batch, share, student, teacher)
 
@@ -119,7 +124,7 @@ def mix_pooled(lam: float = 0.5, alpha: float | None = None) -> ViewMaker:
   def make(key, batch, clean, models, step):
     del clean, step
     share = draw_lambda(prng.stream(key, "lambda"), batch, lam, alpha)
-    return _at_the_head(key, batch, models, share, share[..., None])
+    return _at_the_head(batch, models, share, share[..., None])
 
   return ViewMaker(make, draw_partners)
 
@@ -151,13 +156,12 @@ def mix_pooled_per_dimension(alpha: float = 1.0) -> ViewMaker:
     keys = prng.per_example(prng.stream(key, "lambda"), batch.example_id)
     each = jax.vmap(lambda k: jax.random.beta(k, alpha, alpha, (width,)))
     lam = each(keys)[None]  # [1, B, D]
-    return _at_the_head(key, batch, models, jnp.mean(lam, axis=-1), lam)
+    return _at_the_head(batch, models, jnp.mean(lam, axis=-1), lam)
 
   return ViewMaker(make, draw_partners)
 
 
 def _at_the_head(
-  key: Key[Array, ""],
   batch: Batch,
   models: Models,
   share: Float[Array, "n B"],
@@ -174,10 +178,14 @@ def _at_the_head(
   teacher = None
   if models.teacher is not None:
     teacher = inputs(
-      models.teacher, models.teacher_params, share[..., None], None
+      models.teacher,
+      models.teacher_params,
+      share[..., None],
+      models.teacher_key,
     )
-  dropout = prng.stream(key, "lower layers")
-  student = inputs(models.student, models.student_params, weight, dropout)
+  student = inputs(
+    models.student, models.student_params, weight, models.student_key
+  )
   return _mixed(batch, share, student, teacher)
 
 

@@ -124,7 +124,7 @@ RECIPES: dict[str, Recipe] = {
   "nonlinear_mixup": Recipe(
     mix_pooled_per_dimension,
     ("label", "teacher"),
-    "the same with a lambda per dimension (BatchMixUp, table 1, simplified)",
+    "pooled_mixup with a lambda per dimension (BatchMixUp, tab. 1, simplified)",
   ),
   "batch_mixup": Recipe(
     mix_batch,
@@ -173,7 +173,7 @@ RECIPES: dict[str, Recipe] = {
   "tinybert": Recipe(
     tinybert,
     ("teacher",),
-    "the same at TinyBERT's rate, 0.4 (TinyBERT, algorithm 1)",
+    "knn at TinyBERT's rate, 0.4 (TinyBERT, algorithm 1)",
   ),
   "random": Recipe(
     replace_at_random,

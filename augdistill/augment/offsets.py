@@ -148,13 +148,16 @@ def moved_view(
 
   Returns:
     A view that enters the student at its embeddings, with the label and the
-    teacher's answer of the batch. "norm" is the mean size of the offset,
-    "replaced" the share of tokens that are nearest to another one by now.
+    teacher's answer of the batch. "norm" is the mean size of the offset
+    that arrived, "replaced" the share of tokens that are nearest to another
+    one by now.
   """
-  offset = jax.lax.stop_gradient(offset)
-  size = norm_of(offset, norm) / jnp.where(unit > 0, unit, 1.0)
   words = models.student.embed(models.student_params, batch.tokens)[None]
-  moved = words + offset.astype(words.dtype)
+  moved = words + jax.lax.stop_gradient(offset).astype(words.dtype)
+  # What is left of a tiny offset where embeddings are large: it is rounded.
+  arrived = moved.astype(jnp.float32) - words.astype(jnp.float32)
+  size = norm_of(jax.lax.stop_gradient(arrived), norm)
+  size = size / jnp.where(unit > 0, unit, 1.0)
 
   def copies(x):
     return jnp.broadcast_to(x, (offset.shape[0], *x.shape[1:]))

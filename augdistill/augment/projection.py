@@ -140,6 +140,8 @@ def read_as_tokens(view: View, batch: Batch, models: Models) -> View:
     queries, batch.tokens[None], table, models.lexicon.producible
   )
   free = exchangeable(batch, models.lexicon)
+  if 1 < free.shape[0] < nearest.shape[0]:  # The original, without a partner.
+    free = jnp.concatenate([jnp.zeros_like(free[:1]), free])
   free = jnp.broadcast_to(free, nearest.shape)  # Several copies, no partners.
   tokens = jnp.where(free, nearest, batch.tokens[None])
   return as_token_view(view, batch, tokens, free)

@@ -23,7 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "--teacher",
     metavar="DIR",
     help="a finished run: its embeddings project, its probabilities are shown; "
-    "it also stands for the student",
+    "it also stands for the student, unless there is --student",
+  )
+  parser.add_argument(
+    "--student",
+    metavar="DIR",
+    help="a finished run of the student, for views that move its embeddings",
   )
   parser.add_argument(
     "--limit", type=int, default=10, metavar="N", help="texts shown"

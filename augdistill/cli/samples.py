@@ -20,6 +20,7 @@ from augdistill.data.load import Data, DataConfig, load_data
 from augdistill.errors import UsageError
 from augdistill.evaluation.outputs import decide, probabilities
 from augdistill.evaluation.predict import logits_of
+from augdistill.losses.named import TERMS
 from augdistill.models.sizes import enct5_config
 from augdistill.training.inspection import Sample, make_views
 from augdistill.training.policies import build_policy
@@ -58,10 +59,13 @@ def augmented(
   data = _load(args, teacher)
   policy = build_policy(text, data.task.kind)
   model, params = _model(data, teacher, args.seed)
+  student, student_params = _student(args.student, teacher) or (model, params)
   lexicon = Lexicon(data.vocab.producible, data.vocab.protected)
   views_of = [
     jax.jit(
-      functools.partial(make_views, student=model, teacher=model, method=method)
+      functools.partial(
+        make_views, student=student, teacher=model, method=method
+      )
     )
     for method in policy.methods
   ]
@@ -77,7 +81,9 @@ def augmented(
   for step, batch in enumerate(eval_batches(take(data.train, order), _BATCH)):
     before, views = ask(batch), {}
     for its_views in views_of:  # Of views that take turns, every one is shown.
-      made = its_views(params, params, lexicon, batch, key, np.int32(step))
+      made = its_views(
+        student_params, params, lexicon, batch, key, np.int32(step)
+      )
       views = made | views
     for name in names:
       sample = views[name]
@@ -99,13 +105,18 @@ def augmented(
 
 
 def _method(written: str) -> str:
-  """The method whose views are shown; one without a base has kd's."""
+  """The method whose views are shown; one without a base has kd's.
+
+  Terms are left out: they compare models, and make no text.
+  """
   if reads_rewrites(written):
     raise UsageError(
       f"{written!r} has a view of rewrites, which are not made here: their "
       "file shows them, and augdistill rewrite makes one"
     )
-  return written if parse(written)[0].name in BASES else f"kd+{written}"
+  calls = [str(call) for call in parse(written) if call.name not in TERMS]
+  based = calls and parse(calls[0])[0].name in BASES
+  return "+".join(calls if based else ["kd", *calls])
 
 
 def _copies(
@@ -203,6 +214,25 @@ def _model(
   shape = enct5_config("micro", data.vocab.size, data.task.num_outputs)
   model, key = network(shape), prng.stream(prng.run_key(seed), "init")
   return model, jax.jit(model.init)(key)
+
+
+def _student(
+  path: str | None, teacher: Trained | None
+) -> tuple[Network, Params] | None:
+  """The student of a run, which reads with the teacher's vocabulary."""
+  if path is None:
+    return None
+  if teacher is None:
+    raise UsageError(
+      "--student DIR goes with --teacher DIR, which it learnt of"
+    )
+  student = Trained.load(path)
+  if student.vocab.fingerprint != teacher.vocab.fingerprint:
+    raise UsageError(
+      "--student and --teacher must read with one vocabulary, got "
+      f"{student.vocab_path} and {teacher.vocab_path}"
+    )
+  return student.network, student.params
 
 
 def _text(data: Data, tokens: np.ndarray) -> str:

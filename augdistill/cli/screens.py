@@ -60,14 +60,16 @@ def show_samples(rows: list[dict[str, Any]], summary: dict[str, dict]) -> None:
   if not summary:
     console.print("this method has no view that can be read")
     return
-  table = Table("view", title="over the whole file")
-  names = list(dict.fromkeys(k for its in summary.values() for k in its))
-  for name in names:
-    table.add_column(name.replace("_", " "), justify="right")
+  table = Table("view", "shares", title="over the whole file")
   for view, its in summary.items():
-    cells = (f"{its[n]:.1%}" if n in its else "" for n in names)
-    table.add_row(view, *cells)
+    table.add_row(view, ", ".join(map(_share, its, its.values())))
   console.print(table)
+
+
+def _share(name: str, value: float) -> str:
+  """A statistic in percent, but for the one that is a size."""
+  name = name.replace("_", " ")
+  return f"{name} {value:.3g}" if name == "norm" else f"{name} {value:.1%}"
 
 
 def _top(answer: dict[str, float] | float, count: int = 2) -> str:

@@ -18,6 +18,8 @@ from augdistill.types import (
   WeightedView,
 )
 
+LABEL = "label"  # The name of the term that compares with the label.
+
 
 def at(value: Schedule, step: Int[Array, ""]) -> Float[Array, ""]:
   """The value of a number or of a schedule at `step`."""
@@ -62,9 +64,13 @@ def summand(
     # Not a product: what a row of weight 0 holds may be infinite.
     losses = jnp.where(view.weight > 0, losses, 0.0)
     total = total + at(coefficient, step) * losses
+    # A row without a label has no distance to it.
+    counted = view.weight
+    if name == LABEL:
+      counted = jnp.where(view.has_label, counted, 0.0)
     metrics[f"{weighted.name}/{name}"] = (
       jnp.sum(view.weight * losses),
-      jnp.sum(view.weight),
+      jnp.sum(counted),
     )
   rows = weighted.reweight(total, view)
   metrics |= {f"{weighted.name}/{k}": v for k, v in view.stats.items()}

@@ -11,14 +11,21 @@ from augdistill.types import Reweight
 def mean() -> Reweight:
   """Every copy counts alike (MMEL's DA+UNI).
 
-    r_m = (1/n) sum_z w_zm l_zm
+    r_m = (1/n_m) sum_z w_zm l_zm
+
+  over the n_m copies that are there, those with weight > 0.
 
   Returns:
-    A reweighting in the units of the losses; a row of weight 0 gives 0.
+    A reweighting in the units of the losses; a row without copies gives 0.
+
+  References:
+    Yi et al. 2021, MMEL, ICLR 2021, equation 1.
   """
 
   def reweight(losses, view):
-    return jnp.mean(view.weight * losses, axis=0)
+    there = jnp.sum(view.weight > 0, axis=0).astype(losses.dtype)
+    total = jnp.sum(view.weight * losses, axis=0)
+    return total / jnp.maximum(there, 1.0)
 
   return reweight
 

@@ -192,7 +192,8 @@ def microbatch(
     live, total, metrics = models._replace(student_params=params), 0.0, {}
     for weighted in method.views:
       mine = batch._replace(partner=rows.get(weighted.name))
-      view = make_view(weighted, mine, key, step, clean, live)
+      below = _lower_layers(live, weighted.name, dropout_key, teacher_dropout)
+      view = make_view(weighted, mine, key, step, clean, below)
       dropout = prng.stream(dropout_key, f"{weighted.name}/student")
       outputs = models.student.forward(params, view.student, key=dropout)
       answers = _ask_teacher(
@@ -216,6 +217,20 @@ def microbatch(
 def _add(metrics: Metrics, loss, more: Metrics) -> Metrics:
   total, weight = metrics["loss"]
   return metrics | more | {"loss": (total + loss, weight)}
+
+
+def _lower_layers(
+  models: Models, view: str, dropout_key: Key[Array, ""], teacher_dropout: bool
+) -> Models:
+  """The models with keys for the layers that a view runs by itself.
+
+  They belong to the microbatch, as those of the layers above do.
+  """
+  key = prng.stream(dropout_key, f"{view}/lower layers")
+  return models._replace(
+    student_key=prng.stream(key, "student"),
+    teacher_key=prng.stream(key, "teacher") if teacher_dropout else None,
+  )
 
 
 def _ask_teacher(

@@ -449,6 +449,38 @@ def test_augment_shows_texts_partners_and_the_teachers_opinion(files, teacher):
   assert set(fgsm) == {"changed", "class_flipped"}
 
 
+def test_augment_shows_the_texts_of_methods_with_terms_and_originals(
+  files, teacher
+):
+  flags = f"--data={files / 'train.tsv'}", f"--teacher={teacher}", "--json"
+  done = ok(
+    "augment",
+    "--method=kd+mmel_hard(view=mixup)*2+hidden_mse(on=all)",
+    *(*flags, "--limit=1"),
+  )
+  *rows, _ = [json.loads(line) for line in done.out.splitlines()]
+  original, *mixed = rows
+  assert original["augmented"] == original["text"]
+  assert "partner" not in original
+  assert len(mixed) == 2
+  assert all("partner" in row for row in mixed)
+
+
+def test_augment_reads_the_students_embeddings_if_it_is_told(
+  files, teacher, student, tmp_path
+):
+  flags = f"--data={files / 'train.tsv'}", "--method=augpro_fgsm(delta=3)"
+  both = f"--teacher={teacher}", f"--student={student}"
+  one, other = (
+    json.loads(ok("augment", *flags, *runs, "--limit=0", "--json").out)
+    for runs in (both[:1], both)
+  )
+  assert one["summary"] != other["summary"]
+  done = run("augment", *flags, both[1])
+  assert done.code == 2
+  assert "--student DIR goes with --teacher DIR" in done.err
+
+
 def test_augment_without_a_teacher_shows_the_texts(files):
   flags = f"--data={files / 'train.tsv'}", "--limit=2"
   done = ok("augment", "--method=kd+token_mix", *flags, "--json")

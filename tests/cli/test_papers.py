@@ -121,7 +121,7 @@ def test_a_twin_is_the_method_of_its_row_at_a_size_for_cpus(name):
   assert twin.data.labeled_fraction == full.data.labeled_fraction
   shapes = [c.model(vocab_size=8, num_outputs=2) for c in (twin, full)]
   assert shapes[0].emb_dim <= SIZES["mini"][0] < shapes[1].emb_dim
-  assert twin.num_steps <= 1200
+  assert twin.num_steps <= (2000 if "long" in name else 1200)
   assert (twin.data.task, twin.data.max_length) == ("helpdesk", 32)
 
 
@@ -216,6 +216,15 @@ def test_mmel_is_at_the_papers_scale(name):
   _, search, pairs, percent = how.split("_")
   assert (rewriting.search, rewriting.pairs) == (search, pairs)
   assert round(100 * rewriting.rate) == int(percent)
+
+
+def test_mmels_longer_training_is_five_times_as_long():
+  for twin in ("", "_cpu"):
+    long, short = (
+      resolve(f"papers/mmel/table3_{name}{twin}.gin")[0].num_steps
+      for name in ("da_long", "da_uni")
+    )
+    assert long == 5 * short
 
 
 # --- what they do ------------------------------------------------------------

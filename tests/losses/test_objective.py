@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from augdistill.losses import objective, terms
-from augdistill.losses.reweight import mean
+from augdistill.losses.reweight import maximal_expected_loss, mean
 from augdistill.training.schedules import ramp
 from augdistill.types import WeightedView
 from tests.reference import losses as reference
@@ -69,7 +69,8 @@ def test_a_summand_is_its_formula(add_up, rows):
   ce = reference.cross_entropy(student, label)
   kl = reference.kl(student, teacher, 2.0)
   # At step 5 of 10 the coefficient of kl is 0.5 and the view's weight is 2.
-  expected = 2.0 * np.sum(WEIGHT * (0.25 * ce + 0.5 * kl)) / 2
+  copies = np.maximum(np.sum(WEIGHT > 0, axis=0), 1)
+  expected = 2.0 * np.sum(WEIGHT * (0.25 * ce + 0.5 * kl) / copies)
   np.testing.assert_allclose(total, expected, rtol=1e-5)
   for name, values in (("view/label", ce), ("view/kl", kl)):
     got, weight = metrics[name]
@@ -138,6 +139,21 @@ def test_copies_share_the_weight_of_their_example(add_up, rows):
   np.testing.assert_allclose(thrice, once, rtol=1e-6)
 
 
+def test_a_row_without_a_label_is_not_counted_as_near_to_it(add_up, rows):
+  student, teacher, label = rows
+  weighted = weighted_view(("label", 1.0, terms.cross_entropy()))
+  some = np.array([[True, False, True, False]] * 2)
+  total, metrics = add_up(
+    weighted, student, teacher, label=label, has_label=some
+  )
+  got, count = metrics["view/label"]
+  log_q = jax.nn.log_softmax(jnp.asarray(student))
+  distances = -jnp.sum(jnp.asarray(label) * log_q, axis=-1)[some]
+  np.testing.assert_allclose(got, jnp.sum(distances), rtol=1e-6)
+  assert count == 4
+  np.testing.assert_allclose(total, got / 2, rtol=1e-6)  # Two copies of each.
+
+
 def test_statistics_of_a_view_are_reported_under_its_name(add_up, rows):
   student, teacher, _ = rows
   stats = {"changed": (jnp.float32(3), jnp.float32(4))}
@@ -149,4 +165,14 @@ def test_statistics_of_a_view_are_reported_under_its_name(add_up, rows):
 def test_the_mean_of_copies_weighs_each_row(make_view):
   losses = np.float32([[1, 2, 3, 4], [5, 6, 7, 8]])
   got = mean()(jnp.asarray(losses), make_view((2, 4), weight=WEIGHT))
-  np.testing.assert_allclose(got, [3.0, 2.5, 0.0, 2.0], rtol=1e-6)
+  np.testing.assert_allclose(got, [3.0, 2.5, 0.0, 4.0], rtol=1e-6)
+
+
+def test_the_mean_is_over_the_copies_that_are_there(make_view):
+  weight = np.float32([[1, 1, 1], [1, 1, 0], [1, 0, 0]])
+  view = make_view((3, 3), weight=weight)
+  losses = jnp.full((3, 3), 2.0)
+  np.testing.assert_allclose(mean()(losses, view), [2.0, 2.0, 2.0])
+  # As the worst distribution is where every distribution is as bad.
+  worst = maximal_expected_loss(1.0)(losses, view)
+  np.testing.assert_allclose(worst, [2.0, 2.0, 2.0], rtol=1e-6)

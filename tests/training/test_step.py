@@ -254,21 +254,43 @@ def test_teacher_student_and_views_drop_apart():
   assert len(set(distances)) == 3
 
 
-def test_microbatches_drop_apart():
+@pytest.mark.parametrize(
+  "method",
+  [
+    "kd(label_weight=0)",
+    # These run the student below the layer at which they enter, too.
+    "kd(clean=false)+tmix(lam=1)",
+    "kd(clean=false)+pooled_mixup(lam=1)",
+    "ft(clean=false)+batch_mixup(points=4)",
+  ],
+)
+def test_microbatches_drop_apart(method):
   # Row i goes to part i % 2: the same rows twice, one part each.
   twice = toy.take_rows(batch_of(), np.repeat(np.arange(4), 2))
-  _, metrics = run_dropped(batch=twice, parts=2)
+  if "batch_mixup" not in method:
+    _, metrics = run_dropped(method=method, batch=twice, parts=2)
   alone = []
   for rows in (slice(0, None, 2), slice(1, None, 2)):
     weight = np.zeros(8, np.float32)
     weight[rows] = twice.weight[rows]
-    alone.append(
-      run_dropped(batch=twice._replace(weight=weight), parts=2)[1]["loss"]
-    )
+    batch = twice._replace(weight=weight)
+    alone.append(run_dropped(method=method, batch=batch, parts=2)[1]["loss"])
   assert float(alone[0][0]) != pytest.approx(float(alone[1][0]), rel=1e-3)
-  assert average(metrics) == pytest.approx(
-    float(alone[0][0] + alone[1][0]) / float(metrics["loss"][1]), rel=1e-4
+  if "batch_mixup" not in method:  # Its points are of the whole microbatch.
+    assert average(metrics) == pytest.approx(
+      float(alone[0][0] + alone[1][0]) / float(metrics["loss"][1]), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("view", ["tmix", "pooled_mixup"])
+def test_the_teachers_lower_layers_drop_out_as_the_upper_ones_do(view):
+  # The student's masks are the same in both: only the teacher's can differ.
+  method = f"kd(clean=false)+{view}(lam=1)"
+  dropped, steady = (
+    average(run_dropped(method=method, teacher_dropout=drop)[1], f"{view}/kl")
+    for drop in (True, False)
   )
+  assert abs(dropped - steady) > 0.01
 
 
 # --- The whole step ----------------------------------------------------------
