@@ -139,12 +139,23 @@ def read_as_tokens(view: View, batch: Batch, models: Models) -> View:
   nearest = nearest_or_own(
     queries, batch.tokens[None], table, models.lexicon.producible
   )
+  if batch.partner and len(batch.partner.tokens) < len(nearest):
+    batch = _with_itself(batch)
   free = exchangeable(batch, models.lexicon)
-  if 1 < free.shape[0] < nearest.shape[0]:  # The original, without a partner.
-    free = jnp.concatenate([jnp.zeros_like(free[:1]), free])
   free = jnp.broadcast_to(free, nearest.shape)  # Several copies, no partners.
   tokens = jnp.where(free, nearest, batch.tokens[None])
   return as_token_view(view, batch, tokens, free)
+
+
+def _with_itself(batch: Batch) -> Batch:
+  """An original before the mixed copies has itself for a partner."""
+  itself = batch._replace(partner=None, rewrites=None)
+  partner = jax.tree.map(
+    lambda own, other: jnp.concatenate([own[None], other]),
+    itself,
+    batch.partner,
+  )
+  return batch._replace(partner=partner)
 
 
 def projected(view: ViewMaker) -> ViewMaker:

@@ -147,11 +147,11 @@ def test_a_role_is_its_term(
   before, now = np.float32(np.random.default_rng(1).normal(size=(2, *SHAPE)))
   roles = kinds.roles_of(kind, "mse")
 
-  def losses(role, models=None):
+  def losses(role, models=None, **more):
     return roles[role].term(
       make_outputs(student),
       make_outputs(teacher),
-      make_view(SHAPE[:-1], label=label, label_vectors=label),
+      make_view(SHAPE[:-1], label=label, **more),
       make_clean(before),
       models or make_live_models(now),
     )
@@ -162,7 +162,8 @@ def test_a_role_is_its_term(
   # One copy, which is the original.
   close(losses("label_or_teacher"), losses("label"))
   if kind != TaskKind.REGRESSION:
-    close(losses("dot_product"), -np.sum(student * label, axis=-1))
+    dots = losses("dot_product", label_vectors=label)
+    close(dots, -np.sum(student * label, axis=-1))
   soft = answer_reference(kind)
   close(losses("consistency"), soft(student, before))
   close(losses("live_consistency"), soft(student, now))
