@@ -19,6 +19,8 @@ install_import_hook("augdistill", "beartype.beartype")
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+# Most of a test's time is compilation; what is compiled hardly runs.
+jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
