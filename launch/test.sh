@@ -16,4 +16,5 @@ ruff check .
 ruff format --check .
 lint-imports
 shellcheck --external-sources launch/*.sh .ci/run
-pytest --numprocesses 2 -m "not slow" "$@"
+# By file: what a file prepares is prepared once.
+pytest --numprocesses 2 --dist loadfile -m "not slow" "$@"

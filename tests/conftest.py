@@ -10,6 +10,9 @@ os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Most of a test's time is compilation; what is compiled hardly runs. Processes
+# that tests start inherit it: their bits are compared.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 
 from jaxtyping import install_import_hook
 
@@ -19,8 +22,6 @@ install_import_hook("augdistill", "beartype.beartype")
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-# Most of a test's time is compilation; what is compiled hardly runs.
-jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

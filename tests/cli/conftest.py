@@ -10,15 +10,13 @@ from tests.cli.tiny import BOTH, TINY, TINY_PRETRAIN, examples, ok, write_tsv
 def caches(tmp_path_factory):
   """Keeps data and compiled programs of all these tests, away from home.
 
-  The same program is compiled once, whichever run or process needs it, and
-  without costly optimizations.
+  The same program is compiled once, whichever run or process needs it.
   """
   root = tmp_path_factory.mktemp("caches")
   options = {
     "jax_compilation_cache_dir": str(root / "jax"),
     "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
-    "jax_disable_most_optimizations": True,
   }
   before = {name: jax.config.values[name] for name in options}
   with pytest.MonkeyPatch.context() as patch:

@@ -287,7 +287,13 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+  "kind",
+  [
+    pytest.param(k, marks=pytest.mark.slow) if k == "multi_label" else k
+    for k in KINDS
+  ],
+)
 def test_a_task_of_every_kind_goes_the_same_way(tmp_path, kind):
   row, header, metrics = KINDS[kind]
   train, test = (

@@ -99,6 +99,7 @@ def test_resumed_it_ends_bit_for_bit_the_same(tmp_path, begun):
   assert untimed(copy) == untimed(path)
 
 
+@pytest.mark.slow
 def test_a_student_begins_so_too_with_projections_and_all(
   tmp_path, data, teacher, pretrained
 ):
@@ -125,6 +126,7 @@ def test_texts_are_read_with_the_vocabulary_that_it_was_pretrained_with(
   assert one.fingerprint == two.fingerprint
 
 
+@pytest.mark.slow
 def test_a_teacher_of_ones_own_reads_with_it_too(tmp_path, pretrained):
   other = [(f"{text} indeed", label) for text, label in examples(60)]
   train = write_tsv(tmp_path / "train.tsv", other)

@@ -238,6 +238,7 @@ def test_asked_to_stop_a_run_saves_and_goes_on_bit_for_bit(
   assert untimed(path) == untimed(pretrained)
 
 
+@pytest.mark.slow
 def test_killed_at_a_random_moment_and_resumed_it_ends_bit_for_bit_the_same(
   tmp_path, data
 ):

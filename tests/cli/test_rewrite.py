@@ -165,7 +165,9 @@ def batches_of(path):
   return fit.training(made).batch_at, made
 
 
-@pytest.mark.parametrize("command", ["finetune", "distill"])
+@pytest.mark.parametrize(
+  "command", [pytest.param("finetune", marks=pytest.mark.slow), "distill"]
+)
 def test_a_method_learns_from_the_rewrites_of_a_file(
   tmp_path, data, teacher, rewritten, command
 ):
