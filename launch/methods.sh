@@ -21,21 +21,26 @@
 set -euo pipefail
 
 README="ft kd kd+mixup kd+token_mix kd+augpro_mix kd+augpro_mix+augpro_fgsm"
-# The methods of the papers and their controls; kd@2800 costs about as much as
-# a method with one view.
+# The methods of the papers, their controls, and what goes well together;
+# kd@2800 costs about as much as a method with one view.
 ALL="$README
   kd@2800 kd(teacher_weight=2)
   kd+tmix kd+pooled_mixup kd+nonlinear_mixup kd+batch_mixup(weight=0.1)
   kd+fmix kd+fmix_embeddings kd+cutmix kd+alternate(fmix,mixup)
   kd+one_of(fmix,mixup)
-  kd+fgsm kd+noise kd+ad2 kd+ad2(steps=3) kd+freelb kd+smart
+  kd+fgsm kd+fgsm(delta=0.3) kd+fgsm(delta=1.0)
+  kd+ad2(epsilon=0.1) kd+ad2(epsilon=0.3) kd+ad2(epsilon=1.0)
+  kd+ad2(epsilon=3.0) kd+noise(epsilon=1.0) kd+ad2(steps=3,epsilon=1.0)
+  kd+freelb(epsilon=1.0) kd+smart
   kd+augpro_fgsm kd+augpro_fgsm(direction=descent)
-  kd+augpro_fgsm(direction=random) kd+mixup+fgsm ft+augpro_mix ft+augpro_fgsm
+  kd+augpro_fgsm(direction=random) kd+mixup+fgsm(delta=0.3)
+  kd+token_mix+augpro_fgsm kd+token_mix+tinybert ft+augpro_mix ft+augpro_fgsm
   kd+knn kd+tinybert kd+random kd+eda
   kd+rewrites kd+rewrites*4 kd+mmel_soft(view=rewrites)*4
   kd(clean=false)+mmel_hard(view=rewrites)*4 kd+mmel_soft(view=augpro_mix)*4
   kd+hidden_mse kd+pkd(project=true) kd+attention_kl(heads=mean) kd+relation_kl
-  kd+ad2+hidden_mse(on=all)+attention_kl(on=all,heads=mean)"
+  kd+ad2(epsilon=1.0)+hidden_mse(on=all)+attention_kl(on=all,heads=mean)
+  kd+tinybert+hidden_mse(on=all)@2000 kd+token_mix+hidden_mse(on=all)@2000"
 
 if [ $# -lt 1 ] || [ $# -gt 2 ] || [ "$1" = --help ]; then
   sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0" >&2

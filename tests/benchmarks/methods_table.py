@@ -43,8 +43,10 @@ def print_table(results: str, costs: dict[str, float]) -> None:
     metric = next(iter(runs[0]["metrics"][split]))
     return [100 * run["metrics"][split][metric] for run in runs]
 
-  print("| method | runs | validation | test | agreement | a step |")
-  print("|---|--:|--:|--:|--:|--:|")
+  header = ["method", "runs", "validation", "test", "agreement"]
+  header += ["a step"] if costs else []
+  print("| " + " | ".join(header) + " |")
+  print("|---|" + "--:|" * (len(header) - 1))
   order = sorted(
     groups.items(),
     key=lambda item: -statistics.fmean(percents(item[1], "test")),
@@ -59,8 +61,9 @@ def print_table(results: str, costs: dict[str, float]) -> None:
       str(len(runs)),
       *(_spread(percents(runs, split)) for split in ("validation", "test")),
       _spread(agreement),
-      f"{costs[method]:.2f}" if method in costs else "",
     ]
+    if costs:
+      cells.append(f"{costs[method]:.2f}" if method in costs else "")
     print("| " + " | ".join(cells) + " |")
 
 
