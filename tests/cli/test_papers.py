@@ -270,7 +270,7 @@ def take_two_steps(name, given):
   return losses
 
 
-# A row with labels for some and one with deep terms and an inherited student;
+# A row with deep terms and an inherited student, and one with labels for some;
 # what each part does is tested where it lives, and every row below.
 SAMPLE = ("papers/ad2/table1_ad2.gin", "papers/augpro/table2_augpro.gin")
 
