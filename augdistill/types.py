@@ -171,6 +171,18 @@ class View(NamedTuple):
   label_vectors: Float[Array, "n M D"] | None = None
 
 
+def clean_view(batch: Batch) -> View:
+  """The batch itself as a view of one copy, which both models read."""
+  inputs = Inputs(mask=batch.mask[None], tokens=batch.tokens[None])
+  return View(
+    student=inputs,
+    teacher=inputs,
+    label=batch.label[None],
+    has_label=batch.has_label[None],
+    weight=batch.weight[None],
+  )
+
+
 @runtime_checkable
 class Forward(Protocol):
   """`key=None` is deterministic; there is no train flag."""
@@ -259,6 +271,20 @@ class Models(NamedTuple):
   lexicon: Lexicon
   student_key: Key[Array, ""] | None = None
   teacher_key: Key[Array, ""] | None = None
+
+  def ask_teacher(
+    self, inputs: Inputs | Outputs | None, key: Key[Array, ""] | None
+  ) -> Outputs | None:
+    """The teacher's answer, a constant; None where there is no teacher.
+
+    Args:
+      inputs: what it reads; or its answer, if a view has it already.
+      key: of its dropout masks; None: no dropout.
+    """
+    if self.teacher is None or inputs is None or isinstance(inputs, Outputs):
+      return inputs if self.teacher else None
+    outputs = self.teacher.forward(self.teacher_params, inputs, key=key)
+    return jax.lax.stop_gradient(outputs)
 
 
 class Clean(NamedTuple):

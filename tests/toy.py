@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from augdistill.training.phases import clean_view
 from augdistill.types import (
   Batch,
   Clean,
@@ -20,6 +19,7 @@ from augdistill.types import (
   Models,
   Network,
   Outputs,
+  clean_view,
 )
 
 PAD, EOS, UNKNOWN = 0, 1, 2

@@ -41,6 +41,7 @@ from augdistill.types import (
   Outputs,
   View,
   ViewMaker,
+  clean_view,
 )
 
 # The steepest way up, of norm 1.
@@ -163,8 +164,12 @@ def ascend_freely(
   def make(key, batch, clean, models, step):
     del step
     fixed = _constant(models)
-    answers = _ask_teacher(batch, fixed) if clean is None else clean.teacher
-    loss = _sum_of(term, answers, _as_view(batch), clean, fixed)
+    itself = clean_view(batch)
+    if clean is None:
+      answers = fixed.ask_teacher(itself.teacher, fixed.teacher_key)
+    else:
+      answers = clean.teacher
+    loss = _sum_of(term, answers, itself, clean, fixed)
     gradient_at = _gradient_of(loss, batch, fixed)
     unit = offset_unit(fixed, "l2", relative)
     uniform = functools.partial(jax.random.uniform, minval=-1.0)
@@ -272,27 +277,6 @@ def _constant(models: Models) -> Models:
   """The models with a student that takes no gradient from an adversary."""
   params = jax.lax.stop_gradient(models.student_params)
   return models._replace(student_params=params)
-
-
-def _as_view(batch: Batch) -> View:
-  """The batch itself, for terms that read its label."""
-  return View(
-    student=Inputs(mask=batch.mask[None], tokens=batch.tokens[None]),
-    teacher=None,
-    label=batch.label[None],
-    has_label=batch.has_label[None],
-    weight=batch.weight[None],
-  )
-
-
-def _ask_teacher(batch: Batch, models: Models) -> Outputs | None:
-  """The teacher's answer, where no clean batch has it already."""
-  if models.teacher is None:
-    return None
-  inputs = Inputs(mask=batch.mask[None], tokens=batch.tokens[None])
-  return models.teacher.forward(
-    models.teacher_params, inputs, key=models.teacher_key
-  )
 
 
 def _target_term(roles: Mapping[str, LossTerm], target: str | None) -> LossTerm:

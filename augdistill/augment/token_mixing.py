@@ -120,17 +120,19 @@ def take_from_partner(
 
   Returns:
     A maker of a view that enters at tokens. Positions that are padding or
-    protected in either row keep the anchor's token. Its label is mixed by the
-    share of tokens that each parent really gave.
+    protected in either row keep the anchor's token, and so do those where the
+    partner's is none that an augmentation may produce, as an unknown one. Its
+    label is mixed by the share of tokens that each parent really gave.
   """
 
   def make(key, batch, clean, models, step):
     del clean, step
     other = batch.partner
+    producible = jnp.take(models.lexicon.producible, other.tokens)
     free = exchangeable(batch, models.lexicon)
     share = draw_lambda(prng.stream(key, "lambda"), batch, lam, alpha)
     keys = prng.per_example(key, batch.example_id)
-    from_b = jax.vmap(take)(keys, free[0], 1 - share[0])[None]
+    from_b = jax.vmap(take)(keys, (free & producible)[0], 1 - share[0])[None]
     tokens = jnp.where(from_b, other.tokens, batch.tokens[None])
     words = batch.mask & ~jnp.take(models.lexicon.protected, batch.tokens)
     count = jnp.maximum(jnp.sum(words, axis=-1), 1)

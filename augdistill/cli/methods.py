@@ -41,7 +41,7 @@ def _catalogue() -> dict[str, Mapping[str, tuple[str, str]]]:
   """Title -> name -> how it is written, and what it is."""
   from augdistill.augment.methods import BASES, RECIPES
   from augdistill.losses.named import REWEIGHTINGS, TERMS
-  from augdistill.training.methods import BASE_FACTORIES
+  from augdistill.training.bases import BASE_FACTORIES
   from augdistill.training.policies import CHOICES
 
   def of(things):

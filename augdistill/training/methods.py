@@ -1,7 +1,6 @@
 """From a method as written to the loss it stands for."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,20 +14,16 @@ from augdistill.augment.grammar import (
 )
 from augdistill.augment.methods import BASES, RECIPES, Recipe
 from augdistill.errors import UsageError, suggest
-from augdistill.losses import kinds
 from augdistill.losses.named import REWEIGHTINGS, TERMS
-from augdistill.training.schedules import ramp
+from augdistill.training.bases import Base, base_of
+from augdistill.training.weights import read_weight
 from augdistill.types import (
-  LossTerm,
   Method,
   Reweight,
-  Schedule,
   TaskKind,
   ViewMaker,
   WeightedView,
 )
-
-_Terms = tuple[tuple[str, Schedule, LossTerm], ...]
 
 
 def build_method(
@@ -64,7 +59,7 @@ def assemble(
   recipes: Mapping[str, Recipe] = RECIPES,
 ) -> Method:
   """`build_method` of a text that is parsed already."""
-  base = _base(calls[0], text, kind)
+  base = base_of(calls[0], text, kind)
   items = calls[1:]
   clean = ()
   if base.clean:
@@ -100,71 +95,6 @@ def assemble(
   )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Base:
-  """What a base stands for.
-
-  Attributes:
-    roles: the terms that a view may be compared by.
-    terms: those of the clean summand.
-    has_teacher: whether it compares with a teacher.
-    clean: whether the method trains on the clean batch.
-  """
-
-  roles: Mapping[str, kinds.Role]
-  terms: _Terms
-  has_teacher: bool
-  clean: bool
-
-
-def _base(call: Call, text: str, kind: TaskKind) -> _Base:
-  if call.name not in BASES:
-    raise UsageError(
-      f"a method must begin with {' or '.join(BASES)}, got {call.name!r} in "
-      f"{text!r}." + suggest(call.name, BASES)
-    )
-  if call.copies != 1:
-    raise UsageError(f"the base {call.name!r} has no copies, got {text!r}")
-  factory = functools.partial(BASE_FACTORIES[call.name], kind)
-  return call_factory(call, factory, "base")
-
-
-def _fine_tuning(
-  kind: TaskKind, weight: float | Call = 1.0, clean: bool = True
-) -> _Base:
-  roles = {
-    name: role
-    for name, role in kinds.roles_of(kind).items()
-    if not role.needs_teacher
-  }
-  return _Base(roles, (_term(roles, "label", weight),), False, clean)
-
-
-def _distillation(
-  kind: TaskKind,
-  temperature: float = 1.0,
-  label_weight: float | Call = 1.0,
-  teacher_weight: float | Call = 1.0,
-  distance: str | None = None,
-  clean: bool = True,
-) -> _Base:
-  roles = kinds.roles_of(kind, distance, temperature)
-  terms = (
-    _term(roles, "label", label_weight),
-    _term(roles, "teacher", teacher_weight),
-  )
-  return _Base(roles, terms, True, clean)
-
-
-BASE_FACTORIES = {"ft": _fine_tuning, "kd": _distillation}
-
-
-def _term(
-  roles: Mapping[str, kinds.Role], role: str, weight: float | Call
-) -> tuple[str, Schedule, LossTerm]:
-  return roles[role].reported, _schedule(weight), roles[role].term
-
-
 def _numbered(calls: list[Call]) -> list[tuple[Call, str]]:
   """Each call with its name; the second of a name is called NAME_2."""
   named = []
@@ -177,7 +107,7 @@ def _numbered(calls: list[Call]) -> list[tuple[Call, str]]:
 def _view(
   call: Call,
   name: str,
-  base: _Base,
+  base: Base,
   recipes: Mapping[str, Recipe],
   text: str,
 ) -> WeightedView:
@@ -206,7 +136,7 @@ def _view(
         f"{text!r} does not have"
       )
     where = f"view {call.name!r}"
-    terms.append((reported, _weight(where, f"{role}_weight", weight), term))
+    terms.append((reported, read_weight(where, f"{role}_weight", weight), term))
   if maker.needs_clean and not base.clean:
     raise UsageError(
       f"view {call.name!r} begins at the clean batch, which {text!r} does not "
@@ -217,12 +147,14 @@ def _view(
     maker=maker,
     terms=tuple(terms),
     reweight=_reweighting(call, common.get("reweight", recipe.reweight)),
-    weight=_weight(f"view {call.name!r}", "weight", common.get("weight", 1.0)),
+    weight=read_weight(
+      f"view {call.name!r}", "weight", common.get("weight", 1.0)
+    ),
   )
 
 
 def _maker(
-  call: Call, base: _Base, recipes: Mapping[str, Recipe], text: str
+  call: Call, base: Base, recipes: Mapping[str, Recipe], text: str
 ) -> tuple[ViewMaker, dict[str, Any]]:
   """A view's maker, and the keys that are not its factory's."""
   if call.name not in recipes:
@@ -251,7 +183,7 @@ def _nested(
   call: Call,
   key: str,
   value: Any,
-  base: _Base,
+  base: Base,
   recipes: Mapping[str, Recipe],
   text: str,
 ) -> ViewMaker:
@@ -302,7 +234,7 @@ def _with_term(
     call, TERMS[call.name].make, "term", reserved=("weight", "on")
   )
   where = f"term {call.name!r}"
-  weight = _weight(where, "weight", call.kwargs.get("weight", 1.0))
+  weight = read_weight(where, "weight", call.kwargs.get("weight", 1.0))
   on = call.kwargs.get("on", "clean")
   names = [view.name for view in views]
   if on not in ("all", *names):
@@ -328,34 +260,3 @@ def _reweighting(call: Call, value: Any) -> Reweight:
       + suggest(written(value), REWEIGHTINGS)
     )
   return call_factory(inner, REWEIGHTINGS[inner.name].make, "reweighting")
-
-
-def _weight(where: str, key: str, value: Any) -> Schedule:
-  """A weight as written; errors name the term and the key."""
-  if isinstance(value, bool) or not isinstance(value, int | float | Call):
-    raise UsageError(
-      f"{where}: {key} must be a number or a schedule, got {written(value)!r}"
-    )
-  try:
-    return _schedule(value if isinstance(value, Call) else float(value))
-  except ValueError as error:
-    raise UsageError(f"{where}: {error}") from error
-
-
-def _schedule(weight: float | Call) -> Schedule:
-  """A weight as written: a number, or ramp(start, end, steps)."""
-  if not isinstance(weight, Call):
-    if weight < 0:
-      raise ValueError(f"a weight must be >= 0, got {weight:g}")
-    return weight
-  keys = ("start", "end", "steps")
-  whole = not weight.kwargs and len(weight.args) == len(keys)
-  if weight.name != "ramp" or not whole or weight.copies > 1:
-    raise ValueError(
-      f"a weight's schedule must read ramp(start, end, steps), got {weight}"
-    )
-  named = dict(zip(keys, weight.args, strict=True))
-  schedule = call_factory(Call("ramp", kwargs=named), ramp, "schedule")
-  if min(named["start"], named["end"]) < 0:
-    raise ValueError(f"a weight must be >= 0, got {weight}")
-  return schedule

@@ -22,23 +22,11 @@ from augdistill.types import (
   Method,
   Metrics,
   Models,
-  Outputs,
   Params,
   View,
   WeightedView,
+  clean_view,
 )
-
-
-def clean_view(batch: Batch) -> View:
-  """The batch itself as a view of one copy."""
-  inputs = Inputs(mask=batch.mask[None], tokens=batch.tokens[None])
-  return View(
-    student=inputs,
-    teacher=inputs,
-    label=batch.label[None],
-    has_label=batch.has_label[None],
-    weight=batch.weight[None],
-  )
 
 
 def check_models(models: Models, method: Method) -> Models:
@@ -105,8 +93,8 @@ def phase_one(
   """
   student, params = models.student, models.student_params
   view = clean_view(batch)
-  answers = _ask_teacher(
-    models, view.teacher, dropout_key, "clean", teacher_dropout
+  answers = models.ask_teacher(
+    view.teacher, _teacher_key(dropout_key, "clean", teacher_dropout)
   )
   dropout = prng.stream(dropout_key, "clean/student")
 
@@ -196,8 +184,8 @@ def microbatch(
       view = make_view(weighted, mine, key, step, clean, below)
       dropout = prng.stream(dropout_key, f"{weighted.name}/student")
       outputs = models.student.forward(params, view.student, key=dropout)
-      answers = _ask_teacher(
-        live, view.teacher, dropout_key, weighted.name, teacher_dropout
+      answers = live.ask_teacher(
+        view.teacher, _teacher_key(dropout_key, weighted.name, teacher_dropout)
       )
       loss, its_metrics = summand(
         weighted, outputs, answers, view, clean, live, step
@@ -233,16 +221,10 @@ def _lower_layers(
   )
 
 
-def _ask_teacher(
-  models: Models,
-  inputs: Inputs | Outputs | None,
-  dropout_key: Key[Array, ""],
-  view: str,
-  teacher_dropout: bool,
-) -> Outputs | None:
-  """The teacher's answer, unless the view has it already."""
-  if models.teacher is None or inputs is None or isinstance(inputs, Outputs):
-    return inputs if models.teacher else None
-  key = prng.stream(dropout_key, f"{view}/teacher") if teacher_dropout else None
-  outputs = models.teacher.forward(models.teacher_params, inputs, key=key)
-  return jax.lax.stop_gradient(outputs)
+def _teacher_key(
+  dropout_key: Key[Array, ""], view: str, teacher_dropout: bool
+) -> Key[Array, ""] | None:
+  """Of the teacher's dropout masks on a view; None: no dropout."""
+  if not teacher_dropout:
+    return None
+  return prng.stream(dropout_key, f"{view}/teacher")

@@ -80,6 +80,21 @@ def test_the_label_is_mixed_by_the_share_of_words_really_taken(name):
   assert (np.abs(share - of_b.sum(-1) / FREE.sum(-1)) > 0.1).any()
 
 
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_token_that_may_not_be_produced_is_not_taken_from_a_partner(name):
+  unknown = BATCH.tokens == 12
+  batch = BATCH._replace(
+    tokens=np.where(unknown, np.int32(toy.UNKNOWN), BATCH.tokens)
+  )
+  assert (unknown[PARTNERS] & FREE).sum() > 50
+  view, of_b, _ = mixed(MAKERS[name], batch)
+  tokens = np.asarray(view.student.tokens[0])
+  own = batch.tokens == toy.UNKNOWN
+  assert ((tokens == toy.UNKNOWN) <= own).all()
+  # It may be replaced where it stands.
+  assert (own & of_b).any()
+
+
 @pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize("lam", [0.25, 0.5, 0.8])
 def test_a_fixed_lambda_is_kept_to_one_token_of_those_that_may_change(
