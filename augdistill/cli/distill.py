@@ -60,14 +60,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   flags.add_init(parser)
   flags.add_rewrites(parser)
   flags.add_training(parser, "micro", 1200, 3e-3)
+  parser.add_argument(
+    "--force",
+    action="store_true",
+    help="learn even from a teacher that is near chance on validation rows",
+  )
   flags.add_gin(parser)
 
 
 def run(args: argparse.Namespace) -> None:
   """Runs `augdistill distill`."""
-  from augdistill.cli import config, experiment, screens
-  from augdistill.errors import UsageError
+  from augdistill.cli import checkup, experiment, screens
   from augdistill.reports.run_directory import RunDirectory
+
+  run_config, text = configure(args)
+  output = RunDirectory(args.output_dir)
+  finished = experiment.check_directory(output, text)
+  if args.teacher_model and finished is None:
+    _finetune_teacher(args, run_config)
+  results = experiment.run_experiment(
+    run_config,
+    text,
+    output,
+    args.argv,
+    None if args.force else checkup.refuse_useless_teacher,
+  )
+  screens.show_results(args.output_dir, results)
+
+
+def configure(args: argparse.Namespace) -> tuple:
+  """The configuration of the student's run, and its text.
+
+  Raises:
+    UsageError: if flags exclude each other, or anything in the configuration
+      is wrong.
+  """
+  from augdistill.cli import config
+  from augdistill.errors import UsageError
 
   if args.teacher and args.teacher_model:
     raise UsageError(
@@ -80,21 +109,31 @@ def run(args: argparse.Namespace) -> None:
     args.teacher = os.path.join(args.output_dir, "teacher")
   if args.teacher:
     args.teacher = os.path.normpath(args.teacher)
-  run_config, text = config.resolve("runs/distill.gin", args)
-  output = RunDirectory(args.output_dir)
-  finished = experiment.check_directory(output, text)
-  if args.teacher_model and finished is None:
-    _finetune_teacher(args, run_config)
-  results = experiment.run_experiment(run_config, text, output, args.argv)
-  screens.show_results(args.output_dir, results)
+  return config.resolve("runs/distill.gin", args)
 
 
 def _finetune_teacher(args: argparse.Namespace, student) -> None:
   """The teacher's own run: the student's data, and nothing else of its."""
-  from augdistill.cli import config, experiment, parts
+  from augdistill.cli import experiment
   from augdistill.reports.run_directory import RunDirectory
 
-  # What is wrong with the student's run should show before hours are spent.
+  run_config, text = check_teacher_to_be(args, student)
+  print(f"fine-tuning the teacher, {args.teacher_model}, into {args.teacher}")
+  experiment.run_experiment(
+    run_config, text, RunDirectory(args.teacher), args.argv
+  )
+
+
+def check_teacher_to_be(args: argparse.Namespace, student) -> tuple:
+  """The configuration of the teacher's run, and its text.
+
+  What is wrong with the student's run shows here, before hours are spent.
+
+  Raises:
+    UsageError: if the student's run does not fit such a teacher.
+  """
+  from augdistill.cli import config, parts
+
   parts.check(student)
   read = parts.as_read_by(None, student.data, student.init)
   student = dataclasses.replace(student, data=read)
@@ -104,10 +143,7 @@ def _finetune_teacher(args: argparse.Namespace, student) -> None:
     _shared(student),
   )
   parts.check_before_teacher(student, run_config.model)
-  print(f"fine-tuning the teacher, {args.teacher_model}, into {args.teacher}")
-  experiment.run_experiment(
-    run_config, text, RunDirectory(args.teacher), args.argv
-  )
+  return run_config, text
 
 
 def _teachers_flags(model: str, num_steps: int | None) -> argparse.Namespace:

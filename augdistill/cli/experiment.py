@@ -54,10 +54,26 @@ class Job:
 
 
 def run_experiment(
-  config: RunConfig, text: str, run: RunDirectory, argv: Sequence[str]
+  config: RunConfig,
+  text: str,
+  run: RunDirectory,
+  argv: Sequence[str],
+  check: Callable[[Experiment], None] | None = None,
 ) -> dict[str, Any]:
-  """`run_job`, for the job of a `RunConfig`; arguments as there."""
-  return run_job(lambda: _job(prepare(config)), text, run, argv)
+  """`run_job`, for the job of a `RunConfig`; arguments as there.
+
+  `check` may refuse the experiment before its directory is claimed.
+  """
+
+  def make():
+    experiment = prepare(config)
+    for note in experiment.data.notes:
+      print(note)
+    if check and not Store(run.checkpoints).steps():
+      check(experiment)
+    return _job(experiment)
+
+  return run_job(make, text, run, argv)
 
 
 def run_job(

@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -205,13 +206,28 @@ def first_state(experiment: Experiment) -> TrainState:
   return state._replace(params=params)
 
 
-def make_step(
-  experiment: Experiment,
-) -> Callable[[int, TrainState, Batch], tuple]:
+@dataclasses.dataclass(frozen=True)
+class Step:
   """The step: (its number, state, NumPy batch) -> (state, metrics).
 
   Each method of the policy is compiled when it is first chosen.
+
+  Attributes:
+    compiled: the jitted step of each method.
+    choose: step's number -> which of them.
+    arguments: (state, NumPy batch) -> what they are called with.
   """
+
+  compiled: Sequence[Any]
+  choose: Callable[[int], int]
+  arguments: Callable[[TrainState, Batch], tuple]
+
+  def __call__(self, number: int, state: TrainState, batch: Batch) -> tuple:
+    return self.compiled[self.choose(number)](*self.arguments(state, batch))
+
+
+def make_step(experiment: Experiment) -> Step:
+  """The step of a method's run."""
   config, devices = experiment.config, experiment.mesh
   policy, whole = experiment.policy, mesh.replicated(devices)
   teacher = experiment.teacher if policy.needs_teacher else None
@@ -237,9 +253,10 @@ def make_step(
     for method in policy.methods
   ]
 
-  def step(number, state, batch):
+  def arguments(state, batch):
     placed = mesh.place_batch(batch, devices)
-    chosen = compiled[policy.choose(config.seed, number)]
-    return chosen(state, teacher_params, lexicon, placed, key)
+    return state, teacher_params, lexicon, placed, key
 
-  return step
+  return Step(
+    compiled, functools.partial(policy.choose, config.seed), arguments
+  )

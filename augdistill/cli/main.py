@@ -14,6 +14,7 @@ COMMANDS = {
   "distill": "train a small student with a teacher and augmentation",
   "pretrain": "train a masked language model on texts",
   "rewrite": "rewrite texts with a pretrained model",
+  "doctor": "look for mistakes before a run of distill",
   "evaluate": "score a trained run on a file of labelled texts",
   "predict": "label texts with a trained run",
   "methods": "list the methods there are, with papers and equations",

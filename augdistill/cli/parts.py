@@ -118,8 +118,6 @@ def prepare(config: RunConfig) -> Experiment:
   data = load_data(as_read_by(teacher, config.data, config.init))
   if data.train is None and data.unlabeled is None:
     raise UsageError("training needs texts: --task, --train or --unlabeled")
-  for note in data.notes:
-    print(note)
   train = training_rows(config, data)
   shape, policy = _shape(config.model, data), _policy(config, data)
   teacher_shape = teacher.served.model if teacher else None

@@ -1,11 +1,14 @@
 """What a person reads on the screen when a command is done."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from augdistill.reports.diagnosis import Finding
 
 
 def show_results(
@@ -40,6 +43,22 @@ def show_results(
 
 def _line(values: Mapping[str, float]) -> str:
   return "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+
+
+def show_findings(findings: Sequence[Finding]) -> None:
+  """Prints what `doctor` found, a line each, and what to do about it."""
+  console = Console(highlight=False)
+  table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+  table.add_column(no_wrap=True)
+  table.add_column(no_wrap=True)
+  table.add_column(overflow="fold")
+  for finding in findings:
+    says = Text(finding.says)
+    if finding.remedy:
+      says.append(f"\n-> {finding.remedy}", style="italic")
+    level = Text(str(finding.level), style=f"bold {finding.level}")
+    table.add_row(level, finding.topic, says)
+  console.print(table)
 
 
 def show_samples(rows: list[dict[str, Any]], summary: dict[str, dict]) -> None:
