@@ -16,7 +16,9 @@ INSTALL_REQUIRES = [
   # tensorflow-datasets needs it and does not say so.
   "importlib_resources>=6.4",
   "jax>=0.10,<0.11",
+  "jinja2>=3.1,<4",
   "jaxtyping>=0.3,<0.4",
+  "matplotlib>=3.9,<4",
   "numpy>=2.1,<3",
   "optax>=0.2.5,<0.3",
   "orbax-checkpoint>=0.12,<0.13",
@@ -24,6 +26,7 @@ INSTALL_REQUIRES = [
   "scipy>=1.14,<2",
   "sentencepiece>=0.2,<0.3",
   "seqio>=0.0.20,<0.1",
+  "tabulate>=0.9,<0.11",
   "tensorflow>=2.20,<3",
   "tensorboardX>=2.6.2,<3",
   "tensorflow-datasets>=4.9.7,<5",
@@ -65,6 +68,7 @@ setuptools.setup(
   package_dir={CONFIGS: "configs"},
   package_data={
     "augdistill.data": ["helpdesk/*.tsv", "helpdesk/README.md"],
+    "augdistill.reports": ["templates/*"],
     **{name: ["*.gin"] for name in CONFIG_PACKAGES},
   },
   entry_points={

@@ -153,6 +153,10 @@ def judge_step(experiment: Experiment) -> list[Finding]:
       f"about {per_step:.2g} s a step, so {config.num_steps:,} steps take "
       f"{_spell(per_step * config.num_steps)} without compiling and "
       f"evaluating (from {_TIMED_STEPS} steps)",
+      numbers={
+        "seconds_per_step": per_step,
+        "num_steps": config.num_steps,
+      },
     ),
   ]
 

@@ -5,6 +5,7 @@ import errno
 import importlib
 import os
 import sys
+import types
 from collections.abc import Sequence
 
 from augdistill.errors import AugdistillError, UsageError, suggest
@@ -14,6 +15,7 @@ COMMANDS = {
   "distill": "train a small student with a teacher and augmentation",
   "pretrain": "train a masked language model on texts",
   "rewrite": "rewrite texts with a pretrained model",
+  "compare": "compare methods over seeds and numbers of training rows",
   "doctor": "look for mistakes before a run of distill",
   "evaluate": "score a trained run on a file of labelled texts",
   "predict": "label texts with a trained run",
@@ -86,7 +88,37 @@ def _run(argv: list[str]) -> int:
       f"no command is called {name!r}; there are {', '.join(COMMANDS)}."
       + suggest(name, COMMANDS)
     )
-  command = importlib.import_module(f"augdistill.cli.{name}")
+  if {"-h", "--help"}.intersection(argv):
+    print(_parser(name).format_help(), end="")
+    return 0
+  return _command(name).run(parse(argv)) or 0
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+  """The flags of a command.
+
+  Args:
+    argv: the name of a command that there is, and its arguments.
+
+  Returns:
+    The flags, with `gin_bindings` and `argv`.
+
+  Raises:
+    UsageError: if there is no such flag, or a value is wrong.
+  """
+  parser = _parser(argv[0])
+  args, rest = parser.parse_known_args(argv[1:])
+  args.gin_bindings = _gin_bindings(parser, rest, hasattr(args, "gin_file"))
+  args.argv = list(argv)
+  return args
+
+
+def _command(name: str) -> types.ModuleType:
+  return importlib.import_module(f"augdistill.cli.{name}")
+
+
+def _parser(name: str) -> argparse.ArgumentParser:
+  command = _command(name)
   parser = _Parser(
     prog=f"augdistill {name}",
     description=f"{command.__doc__}",
@@ -94,13 +126,7 @@ def _run(argv: list[str]) -> int:
     allow_abbrev=False,
   )
   command.add_arguments(parser)
-  if {"-h", "--help"}.intersection(argv):
-    print(parser.format_help(), end="")
-    return 0
-  args, rest = parser.parse_known_args(argv[1:])
-  args.gin_bindings = _gin_bindings(parser, rest, hasattr(args, "gin_file"))
-  args.argv = argv
-  return command.run(args) or 0
+  return parser
 
 
 class _Parser(argparse.ArgumentParser):
@@ -140,3 +166,7 @@ def _gin_bindings(
       + f" See {parser.prog} --help."
     )
   return bindings
+
+
+if __name__ == "__main__":
+  sys.exit(main())

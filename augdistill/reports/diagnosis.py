@@ -5,7 +5,7 @@ Every threshold that `augdistill doctor` has stands here.
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -47,12 +47,14 @@ class Finding(NamedTuple):
     topic: what was looked at, in a word or two.
     says: what was found.
     remedy: what to do about it; "" where there is nothing to be done.
+    numbers: what was measured, by name.
   """
 
   level: Level
   topic: str
   says: str
   remedy: str = ""
+  numbers: Mapping[str, float] = {}
 
 
 def worst(findings: Sequence[Finding]) -> Level:
@@ -264,8 +266,8 @@ def judge_disk(needed: int, free: int, path: str) -> Finding:
   return Finding(Level.GREEN, "disk", says)
 
 
-def as_json(findings: Sequence[Finding]) -> list[Mapping[str, str]]:
-  """The findings as objects of texts."""
+def as_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+  """The findings as objects."""
   return [
     {**finding._asdict(), "level": str(finding.level)} for finding in findings
   ]

@@ -52,7 +52,7 @@ def provenance(
     "seed": seed,
     "data_fingerprints": dict(data_fingerprints),
     "label_names": list(label_names),
-    "versions": {name: _version(name) for name in PACKAGES},
+    "versions": versions(),
     "git_revision": git_revision(pathlib.Path(augdistill.__file__).parent),
     "python": platform.python_version(),
     "platform": platform.platform(),
@@ -60,6 +60,11 @@ def provenance(
     "num_processes": jax.process_count(),
     "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in devices],
   }
+
+
+def versions() -> dict[str, str | None]:
+  """Package -> version; None for one that is not installed."""
+  return {name: _version(name) for name in PACKAGES}
 
 
 def git_revision(package: pathlib.Path) -> str | None:

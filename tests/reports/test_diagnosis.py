@@ -130,10 +130,16 @@ def test_the_worst_finding_counts():
   assert diagnosis.worst([red, yellow]) == Level.RED
 
 
-def test_findings_are_objects_of_texts():
+def test_findings_are_objects():
   findings = [Finding(Level.RED, "disk", "full", "free some")]
   assert json.loads(json.dumps(diagnosis.as_json(findings))) == [
-    {"level": "red", "topic": "disk", "says": "full", "remedy": "free some"}
+    {
+      "level": "red",
+      "topic": "disk",
+      "says": "full",
+      "remedy": "free some",
+      "numbers": {},
+    }
   ]
 
 

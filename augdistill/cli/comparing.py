@@ -1,0 +1,222 @@
+"""The grid of `augdistill compare`: run or resumed, shown, and reported."""
+
+import argparse
+import json
+import pathlib
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from augdistill import atomic
+from augdistill.augment.grammar import split_methods
+from augdistill.cli import distill, grid, main
+from augdistill.cli.grid_progress import GridProgress
+from augdistill.cli.screens import show_findings
+from augdistill.errors import RunError, UsageError
+from augdistill.reports import comparison, diagnosis, pages
+from augdistill.reports.comparison import Cell
+from augdistill.reports.diagnosis import Finding, Level
+from augdistill.reports.provenance import versions
+from augdistill.reports.run_directory import RunDirectory
+
+
+def read_methods(text: str) -> list[str]:
+  """The methods apart by commas outside of parentheses.
+
+  Raises:
+    UsageError: if one is empty or stands there twice.
+  """
+  return _each_once("--methods", split_methods(text))
+
+
+def read_seeds(text: str) -> list[int]:
+  """Numbers apart by commas.
+
+  Raises:
+    UsageError: if one is no number, or stands there twice.
+  """
+  return [
+    _number("--seeds", part) for part in _each_once("--seeds", text.split(","))
+  ]
+
+
+def read_sizes(text: str) -> list[int | None]:
+  """Numbers of rows apart by commas; None for "all".
+
+  Raises:
+    UsageError: if one is neither, or stands there twice.
+  """
+  parts = _each_once("--train_examples", text.split(","))
+  return [
+    None if part == "all" else _number("--train_examples", part)
+    for part in parts
+  ]
+
+
+def _each_once(flag: str, parts: Sequence[str]) -> list[str]:
+  parts = [part.strip() for part in parts]
+  if "" in parts:
+    raise UsageError(f"{flag} must have something between its commas")
+  if twice := {part for part in parts if parts.count(part) > 1}:
+    raise UsageError(f"{flag} must have each once, got {twice.pop()!r} twice")
+  return parts
+
+
+def _number(flag: str, text: str) -> int:
+  if not text.isdecimal():
+    raise UsageError(f"{flag} must be whole numbers, got {text!r}")
+  return int(text)
+
+
+def run_grid(
+  args: argparse.Namespace,
+  methods: list[str],
+  sizes: list[int | None],
+  seeds: list[int],
+  output: pathlib.Path,
+) -> int:
+  """Runs what is left of a grid, and reports all of it.
+
+  Args:
+    args: the flags.
+    methods: in the order of the report.
+    sizes: numbers of training rows.
+    seeds: of the runs.
+    output: the grid's directory.
+
+  Returns:
+    The exit code: 1 where a run failed.
+
+  Raises:
+    UsageError: if a method, the data or the directory does not fit.
+    RunError: if the teacher cannot be trained, or no run is finished.
+    Preempted: if the process was asked to stop.
+  """
+  console = Console(stderr=True, highlight=False)
+  # What is wrong with any run should show before the first one.
+  planned = grid.plan(args, methods, sizes, seeds, {})
+  texts = [_configuration(run) for run in planned]
+  if args.teacher_model:
+    _train_teacher(args, output, console)
+  if not args.force:
+    _look_for_mistakes(planned, output)
+  if args.match == "seconds":
+    steps = _steps_of_equal_seconds(planned, methods, output, console)
+    planned = grid.plan(args, methods, sizes, seeds, steps)
+    texts = [_configuration(run) for run in planned]
+  finished = [
+    RunDirectory(run.path).check(text)
+    and RunDirectory(run.path).results() is not None
+    for run, text in zip(planned, texts, strict=True)
+  ]
+  cells: list[Cell] = []
+  with GridProgress(planned, console) as shown:
+    for run, done in zip(planned, finished, strict=True):
+      shown.begin(run)
+      start = time.monotonic()
+      error = None if done else grid.run_alone(run.argv, _log(run.path))
+      cells.append(run.cell(error))
+      comparison.write_results(output / "results.jsonl", cells)
+      shown.end(run, error, 0.0 if done else time.monotonic() - start)
+  return _report(cells, methods, output)
+
+
+def _configuration(run: grid.Planned) -> str:
+  """A run's configuration as gin text."""
+  return distill.configure(main.parse(run.argv))[1]
+
+
+def _log(path: pathlib.Path) -> pathlib.Path:
+  return path.with_name(path.name + ".log")
+
+
+def _train_teacher(
+  args: argparse.Namespace, output: pathlib.Path, console: Console
+) -> None:
+  if RunDirectory(args.teacher).results() is not None:
+    return
+  console.print(f"fine-tuning the teacher, {args.teacher_model}")
+  log = output / "teacher.log"
+  if error := grid.run_alone(grid.teacher_command(args), log):
+    raise RunError(f"the teacher could not be trained: {error} (all in {log})")
+
+
+def _look_for_mistakes(
+  planned: Sequence[grid.Planned], output: pathlib.Path
+) -> None:
+  """Stops before hours are spent on a teacher or data that are wrong."""
+  kept = output / "doctor.json"
+  if kept.exists():
+    return
+  found = grid.examined(planned[0].argv, output / "doctor.log")
+  findings = [
+    Finding(**{**finding, "level": Level(finding["level"])})
+    for finding in found
+  ]
+  if diagnosis.worst(findings) == Level.RED:
+    show_findings(findings)
+    raise UsageError(
+      "a comparison of these would mean nothing: mend what is red above, or "
+      "give --force"
+    )
+  with atomic.replacing(kept) as file:
+    json.dump(found, file, indent=2)
+
+
+def _steps_of_equal_seconds(
+  planned: Sequence[grid.Planned],
+  methods: Sequence[str],
+  output: pathlib.Path,
+  console: Console,
+) -> dict[str, int]:
+  """Method -> the steps that it takes in the seconds of the costliest one.
+
+  They are measured once and kept, so that a grid goes on as it began.
+  """
+  kept = output / "steps.json"
+  steps = json.loads(kept.read_text()) if kept.exists() else {}
+  missing = [method for method in methods if method not in steps]
+  if missing and steps:
+    raise UsageError(
+      f"{kept} has the steps of {', '.join(steps)}; with --match seconds, "
+      f"methods cannot be added ({missing[0]}): choose another --output_dir"
+    )
+  if not missing:
+    return steps
+  cost, asked = {}, {}
+  for method in methods:
+    console.print(f"measuring a step of {method}")
+    run = next(run for run in planned if run.method == method)
+    found = grid.examined(run.argv, output / "doctor.log")
+    numbers = next(f["numbers"] for f in found if f["topic"] == "time")
+    cost[method] = numbers["seconds_per_step"]
+    asked[method] = numbers["num_steps"]
+  most = max(cost[method] * asked[method] for method in methods)
+  steps = {method: max(round(most / cost[method]), 1) for method in methods}
+  with atomic.replacing(kept) as file:
+    json.dump(steps, file, indent=2)
+  return steps
+
+
+def _report(
+  cells: list[Cell], methods: Sequence[str], output: pathlib.Path
+) -> int:
+  """Writes the pages; the exit code."""
+  failed = [cell for cell in cells if cell.error is not None]
+  if len(failed) == len(cells):
+    raise RunError(f"no run is finished; the first failed: {cells[0].error}")
+  baseline = "kd" if "kd" in methods else methods[0]
+  compared = comparison.compare_runs(cells, baseline)
+  html, markdown = pages.comparison_pages(compared, cells, versions())
+  for name, text in (("report.html", html), ("report.md", markdown)):
+    with atomic.replacing(output / name) as file:
+      file.write(text)
+  console = Console(highlight=False)
+  console.print(pages.comparison_table(compared))
+  for claim in pages.claims(compared) or ["no difference is shown"]:
+    console.print(f"- {claim}", markup=False)
+  for cell in failed:
+    console.print(f"failed: {cell.path}: {cell.error}", markup=False)
+  console.print(f"all of it: {output / 'report.html'}", markup=False)
+  return 1 if failed else 0
