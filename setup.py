@@ -16,8 +16,8 @@ INSTALL_REQUIRES = [
   # tensorflow-datasets needs it and does not say so.
   "importlib_resources>=6.4",
   "jax>=0.10,<0.11",
-  "jinja2>=3.1,<4",
   "jaxtyping>=0.3,<0.4",
+  "jinja2>=3.1,<4",
   "matplotlib>=3.9,<4",
   "numpy>=2.1,<3",
   "optax>=0.2.5,<0.3",

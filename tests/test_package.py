@@ -66,7 +66,9 @@ def wheel(source):
 
 def test_the_wheel_holds_every_module_gin_file_and_data_file(source, wheel):
   wanted = set()
-  for pattern in ("**/*.py", "**/*.gin", "data/helpdesk/*"):
+  for pattern in (
+    *("**/*.py", "**/*.gin", "data/helpdesk/*", "reports/templates/*"),
+  ):
     for folder, place in (("augdistill", ""), ("configs", "configs")):
       for path in (source / folder).glob(pattern):
         inside = path.relative_to(source / folder).as_posix()
