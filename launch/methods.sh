@@ -7,7 +7,8 @@
 # columns sentence and label. Environment variables choose:
 #
 #   METHODS="kd kd+mixup"  methods apart by spaces, or "readme" or "all"; a
-#                          method with @N takes N steps (default: readme)
+#                          method with @P/Q takes P/Q of the steps
+#                          (default: readme)
 #   SEEDS="0 1 2"          each with its own draw of training rows
 #   TRAIN_EXAMPLES=1000    rows that the students learn from
 #   NUM_STEPS=1200         steps of a student
@@ -22,9 +23,9 @@ set -euo pipefail
 
 README="ft kd kd+mixup kd+token_mix kd+augpro_mix kd+augpro_mix+augpro_fgsm"
 # The methods of the papers, their controls, and what goes well together;
-# kd@2800 costs about as much as a method with one view.
+# kd@7/3 costs about as much as a method with one view.
 ALL="$README
-  kd@2800 kd(teacher_weight=2)
+  kd@7/3 kd(teacher_weight=2)
   kd+tmix kd+pooled_mixup kd+nonlinear_mixup kd+batch_mixup(weight=0.1)
   kd+fmix kd+fmix_embeddings kd+cutmix kd+alternate(fmix,mixup)
   kd+one_of(fmix,mixup)
@@ -40,7 +41,7 @@ ALL="$README
   kd(clean=false)+mmel_hard(view=rewrites)*4 kd+mmel_soft(view=augpro_mix)*4
   kd+hidden_mse kd+pkd(project=true) kd+attention_kl(heads=mean) kd+relation_kl
   kd+ad2(epsilon=1.0)+hidden_mse(on=all)+attention_kl(on=all,heads=mean)
-  kd+tinybert+hidden_mse(on=all)@2000 kd+token_mix+hidden_mse(on=all)@2000"
+  kd+tinybert+hidden_mse(on=all)@5/3 kd+token_mix+hidden_mse(on=all)@5/3"
 
 if [ $# -lt 1 ] || [ $# -gt 2 ] || [ "$1" = --help ]; then
   sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0" >&2
@@ -70,8 +71,13 @@ set -f # A star in a method is no pattern.
 for seed in ${SEEDS:-0 1 2}; do
   for method in $methods; do
     steps=${NUM_STEPS:-1200}
-    run="$out/$method/seed$seed"
-    [[ $method == *@* ]] && steps=${method#*@}
+    name=$method
+    if [[ $method == *@*/* ]]; then
+      share=${method#*@}
+      steps=$((steps * ${share%/*} / ${share#*/}))
+      name=${method%@*}@$steps
+    fi
+    run="$out/$name/seed$seed"
     more=()
     [[ $method == *rewrites* ]] && more=(--generator "$out/generator")
     augdistill distill "${splits[@]}" --teacher "$out/teacher" \
