@@ -14,6 +14,8 @@ from augdistill.evaluation.metrics import compute
 from augdistill.evaluation.predict import agreement, predict
 from augdistill.evaluation.predictions import write_predictions
 from augdistill.models.projected import without_projections
+from augdistill.reports.model_card import model_card
+from augdistill.reports.provenance import versions
 from augdistill.reports.results import build_results
 from augdistill.reports.run_directory import RunDirectory
 from augdistill.training import mesh
@@ -88,6 +90,19 @@ def report(
     best_step=step,
     train_seconds=seconds,
     batch_size=config.batch_size,
+  )
+  rows = {"training": experiment.train}
+  rows |= {s: getattr(data, s) for s in ("validation", "test")}
+  run.write_card(
+    model_card(
+      results,
+      rows={s: len(examples) for s, examples in rows.items() if examples},
+      label_names=data.task.label_names,
+      max_length=config.data.max_length,
+      teacher=config.teacher if teacher else None,
+      argv=run.argv,
+      versions=versions(),
+    )
   )
   run.write_results(results)
   return results

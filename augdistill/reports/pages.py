@@ -28,7 +28,8 @@ _COLUMNS = (
 )
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+  """The package's templates; what stands in HTML is escaped."""
   return jinja2.Environment(
     loader=jinja2.PackageLoader("augdistill.reports"),
     autoescape=jinja2.select_autoescape(["html"]),
@@ -64,15 +65,15 @@ def comparison_pages(
     "claims": claims(comparison),
     "direction": "higher" if higher_is_better(comparison.metric) else "lower",
     "number": _number(comparison.metric),
-    "pipe": _markdown_table,
+    "pipe": markdown_table,
   }
-  environment = _environment()
-  html = environment.get_template("comparison.html").render(
+  templates = environment()
+  html = templates.get_template("comparison.html").render(
     **given,
     cost_plot=plots.cost_plot(comparison),
     size_plot=plots.size_plot(comparison),
   )
-  return html, environment.get_template("comparison.md").render(**given)
+  return html, templates.get_template("comparison.md").render(**given)
 
 
 def comparison_table(comparison: Comparison) -> rich.table.Table:
@@ -111,7 +112,8 @@ def claims(comparison: Comparison) -> list[str]:
   return said
 
 
-def _markdown_table(rows: list[list[str]], header: list[str]) -> str:
+def markdown_table(rows: list[list[str]], header: list[str]) -> str:
+  """Cells as a table of Markdown."""
   escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
   return tabulate(escaped, header, "pipe", disable_numparse=True)
 

@@ -3,7 +3,7 @@
   config.gin  student.gin  command.sh  provenance.json    what was run
   metrics.jsonl  tensorboard/                             as it went
   checkpoints/  vocab/                                    what it can be used by
-  predictions/SPLIT.jsonl  results.json                   what came out
+  predictions/SPLIT.jsonl  MODEL_CARD.md  results.json    what came out
 
 Every file is replaced as a whole, and `results.json` comes last: it means
 that the run is finished.
@@ -115,6 +115,10 @@ class RunDirectory:
   def write_provenance(self, provenance: Mapping[str, Any]) -> None:
     """Writes provenance.json; see `reports.provenance`."""
     self._write("provenance.json", _json(provenance))
+
+  def write_card(self, card: str) -> None:
+    """Writes MODEL_CARD.md."""
+    self._write("MODEL_CARD.md", card)
 
   def write_results(self, results: Mapping[str, Any]) -> None:
     """Writes results.json, which says that the run is finished."""

@@ -52,8 +52,10 @@ def test_a_run_leaves_the_files_of_its_list_and_no_other(finished):
   assert tops == {
     *("config.gin", "student.gin", "command.sh", "provenance.json"),
     *("metrics.jsonl", "tensorboard", "checkpoints", "vocab", "predictions"),
-    "results.json",
+    *("MODEL_CARD.md", "results.json"),
   }
+  card = (finished / "MODEL_CARD.md").read_text()
+  assert "54 training, 6 validation, 12 test" in card
   names = {path.name for path in (finished / "predictions").iterdir()}
   assert names == {"validation.jsonl", "test.jsonl"}
   assert [p.name for p in (finished / "vocab").iterdir()] == ["vocab.spm"]
