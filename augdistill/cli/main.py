@@ -21,6 +21,7 @@ COMMANDS = {
   "predict": "label texts with a trained run",
   "methods": "list the methods there are, with papers and equations",
   "augment": "show what augmented texts look like, and count changes",
+  "report": "make the page of a finished run",
   "table": "compare finished runs in a table",
 }
 # What the machine or the caller's paths are to blame for, not a bug.

@@ -61,6 +61,13 @@ class Answers(NamedTuple):
   decisions: np.ndarray
   probabilities: np.ndarray | None
 
+  def written(self, decision: np.ndarray) -> str:
+    """A label or a decision, f64[C], as a person writes it."""
+    if not self.names:
+      return f"{decision[0]:.3g}"
+    named = [n for n, v in zip(self.names, decision, strict=True) if v > 0.5]
+    return ", ".join(named) or "(none)"
+
 
 class Row(NamedTuple):
   """A method with a number of training rows.
@@ -348,19 +355,12 @@ def _disagreements(
   return tuple(
     Disagreement(
       text=" / ".join(one.texts[i]),
-      label=_written(one, one.labels[i]),
-      best=_written(one, one.decisions[i]),
-      second=_written(other, other.decisions[i]),
+      label=one.written(one.labels[i]),
+      best=one.written(one.decisions[i]),
+      second=other.written(other.decisions[i]),
     )
     for i in differ
   )
-
-
-def _written(answers: Answers, decision: np.ndarray) -> str:
-  if not answers.names:
-    return f"{decision[0]:.3g}"
-  named = [n for n, v in zip(answers.names, decision, strict=True) if v > 0.5]
-  return ", ".join(named) or "(none)"
 
 
 def _calibration(answers: Answers) -> float | None:

@@ -15,6 +15,8 @@ from augdistill import atomic
 class MetricsWriter:
   """Appends one JSON object per report; every line is on disk at once.
 
+  TensorBoard has the same numbers as `distill/NAME`, beside those of others.
+
   A start after a kill cuts what was reported after the step that it goes on
   from, and a line that was half-written, so each report is there once.
 
@@ -61,7 +63,7 @@ class MetricsWriter:
     self._file.flush()
     if self._events:
       for name, value in numbers.items():
-        self._events.add_scalar(name, value, step)
+        self._events.add_scalar(f"distill/{name}", value, step)
 
   def close(self) -> None:
     """Closes the files."""

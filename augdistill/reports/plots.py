@@ -2,10 +2,13 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib
+import numpy as np
+from jaxtyping import Int
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from augdistill.reports.comparison import Comparison, Row
@@ -16,6 +19,11 @@ COLOURS = (
   *("#56B4E9", "#D55E00", "#999999", "#B8A800"),
 )
 MARKERS = "osD^vP*X"
+# From nothing, so that it does on light and on dark pages, to a blue on which
+# numbers of both can be read.
+_SHADES = LinearSegmentedColormap.from_list(
+  "shares", ["#56B4E900", "#56B4E9aa"]
+)
 _STYLE = {
   "svg.fonttype": "none",  # Text stays text: it can be read and searched.
   "svg.hashsalt": "augdistill",  # Equal plots are equal files.
@@ -107,6 +115,52 @@ def size_plot(comparison: Comparison) -> str | None:
     return _svg(figure, axes, "accuracy against training rows")
 
 
+def curves(
+  found: Mapping[str, Mapping[str, Sequence[tuple[int, float]]]],
+) -> list[str]:
+  """Values against steps: an SVG per plot.
+
+  Args:
+    found: plot -> curve -> (step, value).
+  """
+  made = []
+  with matplotlib.rc_context(_STYLE):
+    for plot, its in found.items():
+      figure, axes = _figure(height=3.2)
+      for i, (name, points) in enumerate(its.items()):
+        steps, values = zip(*points, strict=True)
+        colour = COLOURS[i % len(COLOURS)]
+        axes.plot(steps, values, color=colour, linewidth=1.5, label=name)
+      axes.set_xlabel("step")
+      axes.set_ylabel(plot)
+      made.append(_svg(figure, axes, plot))
+  return made
+
+
+def matrix_plot(confusion: Int[np.ndarray, "C C"], names: Sequence[str]) -> str:
+  """Rows of each class by what was said of them, as shades and numbers.
+
+  Args:
+    confusion: rows of the class i that were taken for j.
+    names: of the classes.
+
+  Returns:
+    SVG.
+  """
+  shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+  size = len(names)
+  with matplotlib.rc_context(_STYLE | {"axes.grid": False}):
+    figure, axes = _figure(height=2.2 + 0.32 * size)
+    axes.imshow(shares, cmap=_SHADES, vmin=0, vmax=1)
+    for i, j in np.argwhere(confusion):
+      axes.text(j, i, confusion[i, j], ha="center", va="center", fontsize=9)
+    axes.set_xticks(range(size), names, rotation=45, ha="right")
+    axes.set_yticks(range(size), names)
+    axes.set_xlabel("said")
+    axes.set_ylabel("label")
+    return _svg(figure, axes, "confusion", legend=False)
+
+
 def pareto(rows: Sequence[Row], higher: bool = True) -> list[Row]:
   """The rows than which none is both cheaper and better, the cheapest first.
 
@@ -129,8 +183,8 @@ def _of_most_rows(comparison: Comparison) -> list[Row]:
   return [row for row in rows if row.rows == most]
 
 
-def _figure() -> tuple[Figure, Axes]:
-  figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+def _figure(height: float = 4.4) -> tuple[Figure, Axes]:
+  figure = Figure(figsize=(7.2, height), layout="constrained")
   return figure, figure.add_subplot()
 
 
@@ -143,10 +197,10 @@ def _label(comparison: Comparison) -> str:
   return f"{comparison.split} {comparison.metric}{unit}"
 
 
-def _svg(figure: Figure, axes: Axes, title: str) -> str:
-  axes.legend(
-    loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False
-  )
+def _svg(figure: Figure, axes: Axes, title: str, legend: bool = True) -> str:
+  if legend:
+    below = {"loc": "outside lower center", "ncols": 2, "frameon": False}
+    figure.legend(*axes.get_legend_handles_labels(), **below)
   file = io.StringIO()
   figure.savefig(
     file,
@@ -158,11 +212,10 @@ def _svg(figure: Figure, axes: Axes, title: str) -> str:
   text = file.getvalue()
   text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
   text = text[text.index("<svg") :]
-  # Black is the page's own colour; the size is that of the page, too.
+  # Black is the page's own colour, and narrow pages make the plot narrower.
   text = re.sub(r"#000000|#262626|(?<=[:\s])black", "currentColor", text)
-  text = re.sub(
-    r'<svg ([^>]*?)height="[^"]*" ?([^>]*?)width="[^"]*" ?', r"<svg \1\2", text
-  )
-  return re.sub(
-    r"<svg ", f'<svg role="img" aria-label="{title}" ', text, count=1
-  )
+  width = float(re.search(r'width="([0-9.]+)pt"', text)[1])
+  text = re.sub(r' (?:width|height)="[0-9.]+pt"', "", text, count=2)
+  head = f'<svg role="img" aria-label="{title}" '
+  head += f'style="max-width: {width / 0.75:.0f}px" '
+  return text.replace("<svg ", head, 1)

@@ -135,6 +135,15 @@ def test_lists_are_read():
     comparing.read_sizes("1e3")
 
 
+def test_a_run_has_a_page(student, tmp_path):
+  output = tmp_path / "page.html"
+  done = run("report", f"--run={student}", f"--output={output}")
+  assert done.code == 0, done.err
+  assert str(output) in done.out
+  assert "Worst errors" in output.read_text()
+  assert not (student / "report.html").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75)]

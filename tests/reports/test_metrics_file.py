@@ -85,5 +85,5 @@ def test_tensorflow_reads_the_events(tmp_path):
     for event in events
     for value in event.summary.value
   }
-  assert scalars["clean/loss"] == (6, 0.25)
-  assert np.isnan(scalars["x"][1])
+  assert scalars["distill/clean/loss"] == (6, 0.25)
+  assert np.isnan(scalars["distill/x"][1])
