@@ -5,6 +5,7 @@ import json
 import pathlib
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 
@@ -98,9 +99,12 @@ def run_grid(
   planned = grid.plan(args, methods, sizes, seeds, {})
   texts = [_configuration(run) for run in planned]
   if args.teacher_model:
-    _train_teacher(args, output, console)
-  if not args.force:
-    _look_for_mistakes(planned, output)
+    _train_teacher(args, planned[0], console)
+  kept = output / "doctor.json"
+  if not args.force and not kept.exists():
+    found = _look_for_mistakes(planned[0].argv, output)
+    with atomic.replacing(kept) as file:
+      json.dump(found, file, indent=2)
   if args.match == "seconds":
     steps = _steps_of_equal_seconds(planned, methods, output, console)
     planned = grid.plan(args, methods, sizes, seeds, steps)
@@ -132,10 +136,16 @@ def _log(path: pathlib.Path) -> pathlib.Path:
 
 
 def _train_teacher(
-  args: argparse.Namespace, output: pathlib.Path, console: Console
+  args: argparse.Namespace, first: grid.Planned, console: Console
 ) -> None:
+  """Trains the teacher of the grid, unless it is there."""
   if RunDirectory(args.teacher).results() is not None:
     return
+  output = pathlib.Path(args.output_dir)
+  if not args.force:
+    argv = [f for f in first.argv if not f.startswith("--teacher=")]
+    argv.append(f"--teacher_model={args.teacher_model}")
+    _look_for_mistakes(argv, output)
   console.print(f"fine-tuning the teacher, {args.teacher_model}")
   log = output / "teacher.log"
   if error := grid.run_alone(grid.teacher_command(args), log):
@@ -143,13 +153,14 @@ def _train_teacher(
 
 
 def _look_for_mistakes(
-  planned: Sequence[grid.Planned], output: pathlib.Path
-) -> None:
-  """Stops before hours are spent on a teacher or data that are wrong."""
-  kept = output / "doctor.json"
-  if kept.exists():
-    return
-  found = grid.examined(planned[0].argv, output / "doctor.log")
+  argv: Sequence[str], output: pathlib.Path
+) -> list[dict[str, Any]]:
+  """What `doctor` finds, before hours are spent on what is wrong.
+
+  Raises:
+    UsageError: if something is red.
+  """
+  found = grid.examined(argv, output / "doctor.log")
   findings = [
     Finding(**{**finding, "level": Level(finding["level"])})
     for finding in found
@@ -160,8 +171,7 @@ def _look_for_mistakes(
       "a comparison of these would mean nothing: mend what is red above, or "
       "give --force"
     )
-  with atomic.replacing(kept) as file:
-    json.dump(found, file, indent=2)
+  return found
 
 
 def _steps_of_equal_seconds(

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from augdistill.cli import flags
+from augdistill.cli.pretrained import vocab_path
 from augdistill.errors import AugdistillError, Preempted, UsageError
 from augdistill.reports.comparison import Cell
 
@@ -107,6 +108,8 @@ def plan(
 def teacher_command(args: argparse.Namespace) -> list[str]:
   """The command of the teacher that the grid has in common."""
   argv = ["finetune", *given_flags(args, _TEACHERS)]
+  if args.init and not args.vocab:  # The student reads with this vocabulary.
+    argv.append(f"--vocab={vocab_path(args.init)}")
   argv.append(f"--model={args.teacher_model}")
   if args.teacher_num_steps is not None:
     argv.append(f"--num_steps={args.teacher_num_steps}")

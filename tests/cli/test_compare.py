@@ -114,6 +114,16 @@ def test_a_wrong_grid_is_refused_before_any_run(
   assert not (tmp_path / "grid" / "runs").exists()
 
 
+def test_mistakes_are_found_before_the_teacher_is_trained(files, tmp_path):
+  argv = flags(files, "none", tmp_path / "grid")
+  argv = [f for f in argv if f != "--force" and "--teacher=" not in f]
+  done = run(*argv, "--teacher_model=micro", "--train_examples=2")
+  assert done.code == 2
+  assert "mend what is red" in done.err
+  assert "no training row of" in done.out
+  assert not (tmp_path / "grid" / "teacher").exists()
+
+
 @pytest.mark.parametrize(
   ("flag", "message"),
   [("--method=kd", "--methods"), ("--seed=1", "--seeds")],
