@@ -15,6 +15,7 @@ from jaxtyping import Array, Int, Key
 from augdistill import prng
 from augdistill.errors import said_of
 from augdistill.losses.objective import summand
+from augdistill.training.flops import part
 from augdistill.types import (
   Batch,
   Clean,
@@ -93,9 +94,10 @@ def phase_one(
   """
   student, params = models.student, models.student_params
   view = clean_view(batch)
-  answers = models.ask_teacher(
-    view.teacher, _teacher_key(dropout_key, "clean", teacher_dropout)
-  )
+  with part("clean", "teacher"):
+    answers = models.ask_teacher(
+      view.teacher, _teacher_key(dropout_key, "clean", teacher_dropout)
+    )
   dropout = prng.stream(dropout_key, "clean/student")
 
   def run(params, offset):
@@ -105,7 +107,8 @@ def phase_one(
 
   words = jax.eval_shape(student.embed, params, batch.tokens)
   offset = jnp.zeros((1, *words.shape), words.dtype)
-  outputs, pull_back = jax.vjp(run, params, offset)
+  with part("clean", "student"):
+    outputs, pull_back = jax.vjp(run, params, offset)
 
   def loss_of(outputs):
     return summand(method.clean, outputs, answers, view, None, models, step)
@@ -113,7 +116,8 @@ def phase_one(
   (loss, metrics), cotangent = jax.value_and_grad(loss_of, has_aux=True)(
     outputs
   )
-  grads, gradient = pull_back(cotangent)
+  with part("clean", "student"):
+    grads, gradient = pull_back(cotangent)
   clean = Clean(
     student=jax.lax.stop_gradient(outputs),
     teacher=answers,
@@ -181,15 +185,18 @@ def microbatch(
     for weighted in method.views:
       mine = batch._replace(partner=rows.get(weighted.name))
       below = _lower_layers(live, weighted.name, dropout_key, teacher_dropout)
-      view = make_view(weighted, mine, key, step, clean, below)
+      with part(weighted.name, "view"):
+        view = make_view(weighted, mine, key, step, clean, below)
       dropout = prng.stream(dropout_key, f"{weighted.name}/student")
-      outputs = models.student.forward(params, view.student, key=dropout)
-      answers = live.ask_teacher(
-        view.teacher, _teacher_key(dropout_key, weighted.name, teacher_dropout)
-      )
-      loss, its_metrics = summand(
-        weighted, outputs, answers, view, clean, live, step
-      )
+      with part(weighted.name, "student"):
+        outputs = models.student.forward(params, view.student, key=dropout)
+      its_key = _teacher_key(dropout_key, weighted.name, teacher_dropout)
+      with part(weighted.name, "teacher"):
+        answers = live.ask_teacher(view.teacher, its_key)
+      with part(weighted.name, "student"):
+        loss, its_metrics = summand(
+          weighted, outputs, answers, view, clean, live, step
+        )
       total, metrics = total + loss, metrics | its_metrics
     return total, metrics
 
