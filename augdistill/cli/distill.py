@@ -61,6 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   flags.add_rewrites(parser)
   flags.add_training(parser, "micro", 1200, 3e-3)
   parser.add_argument(
+    "--profile",
+    action="store_true",
+    help="first trace some steps into OUTPUT_DIR/profile, and print what each "
+    "part of a step costs",
+  )
+  parser.add_argument(
     "--force",
     action="store_true",
     help="learn even from a teacher that is near chance on validation rows",
@@ -70,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Runs `augdistill distill`."""
-  from augdistill.cli import checkup, experiment, screens
+  from augdistill.cli import checkup, experiment, profiling, screens
   from augdistill.reports.run_directory import RunDirectory
 
   run_config, text = configure(args)
@@ -78,12 +84,15 @@ def run(args: argparse.Namespace) -> None:
   finished = experiment.check_directory(output, text)
   if args.teacher_model and finished is None:
     _finetune_teacher(args, run_config)
+
+  def before(made):
+    if not args.force:
+      checkup.refuse_useless_teacher(made)
+    if args.profile:
+      profiling.profile(made, args.output_dir)
+
   results = experiment.run_experiment(
-    run_config,
-    text,
-    output,
-    args.argv,
-    None if args.force else checkup.refuse_useless_teacher,
+    run_config, text, output, args.argv, before
   )
   screens.show_results(args.output_dir, results)
 

@@ -58,19 +58,20 @@ def run_experiment(
   text: str,
   run: RunDirectory,
   argv: Sequence[str],
-  check: Callable[[Experiment], None] | None = None,
+  before: Callable[[Experiment], None] | None = None,
 ) -> dict[str, Any]:
   """`run_job`, for the job of a `RunConfig`; arguments as there.
 
-  `check` may refuse the experiment before its directory is claimed.
+  `before` looks at the experiment, and may refuse it, before a new run claims
+  its directory.
   """
 
   def make():
     experiment = prepare(config)
     for note in experiment.data.notes:
       print(note)
-    if check and not Store(run.checkpoints).steps():
-      check(experiment)
+    if before and not Store(run.checkpoints).steps():
+      before(experiment)
     return _job(experiment)
 
   return run_job(make, text, run, argv)

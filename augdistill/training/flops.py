@@ -52,7 +52,7 @@ def _of_jaxpr(jaxpr: Any, scope: str) -> Counter[str]:
     here = f"{scope}/{eqn.source_info.name_stack}"
     name = eqn.primitive.name
     if name in _FLOPS:
-      total[_part_of(here)] += _FLOPS[name](eqn)
+      total[part_of(here)] += _FLOPS[name](eqn)
       continue
     inner = [_of_jaxpr(sub, here) for sub in _sub_jaxprs(eqn)]
     if name == "cond":
@@ -74,10 +74,16 @@ def _sub_jaxprs(eqn: Any) -> Iterator[Any]:
         yield item.jaxpr
 
 
-def _part_of(scope: str) -> str:
-  """The outermost part; those of a derivative are their function's.
+def part_of(scope: str) -> str:
+  """The outermost part of a scope; a derivative's is that of its function.
 
   So a view that pulls back through the clean batch pays for it.
+
+  Args:
+    scope: names of scopes apart by slashes, as JAX and XLA write them.
+
+  Returns:
+    "VIEW:WHAT", or "" for a scope of none.
   """
   found = _PART.search(scope)
   return found[0] if found else ""

@@ -218,3 +218,18 @@ def test_people_read_a_line_each(folder):
   lines = [line.split()[:2] for line in done.out.splitlines()]
   assert ["green", "setup"] in lines
   assert ["green", "teacher"] in lines
+
+
+def test_a_profile_tells_what_each_part_of_a_step_costs(folder):
+  path = folder / "profiled"
+  done = ok(
+    *("distill", *given(folder), *FLAGS, "--method=kd+augpro_mix"),
+    *(f"--teacher={folder / 'teacher'}", f"--output_dir={path}", "--profile"),
+  )
+  for words in (
+    *("clean, student", "clean, teacher", "augpro_mix, view"),
+    *("augpro_mix, student", "augpro_mix, teacher", "GFLOP/s"),
+  ):
+    assert words in done.out, words
+  assert list((path / "profile").rglob("*.xplane.pb"))
+  assert (path / "results.json").exists()
