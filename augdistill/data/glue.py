@@ -8,6 +8,7 @@ ones. Test labels are hidden, so test splits are unlabelled.
 """
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from augdistill.data.tasks import encode_texts, import_seqio
@@ -28,6 +29,8 @@ class GlueTask:
     metrics: the official ones.
     config: its name in TFDS; by default our own.
     suffix: of the names of its validation and test splits.
+    submission: the file that the leaderboard takes.
+    numbered: whether it wants labels as their numbers, not as names.
   """
 
   columns: tuple[str, ...]
@@ -35,6 +38,8 @@ class GlueTask:
   metrics: tuple[str, ...]
   config: str | None = None
   suffix: str = ""
+  submission: str = ""
+  numbered: bool = False
 
 
 _PAIR = ("sentence1", "sentence2")
@@ -45,24 +50,47 @@ _MNLI = GlueTask(
   metrics=("accuracy",),
   config="mnli",
   suffix="_matched",
+  submission="MNLI-m.tsv",
 )
 GLUE = {
   "cola": GlueTask(
-    ("sentence",), ("unacceptable", "acceptable"), ("matthews_correlation",)
+    ("sentence",),
+    ("unacceptable", "acceptable"),
+    ("matthews_correlation",),
+    submission="CoLA.tsv",
+    numbered=True,
   ),
-  "sst2": GlueTask(("sentence",), ("negative", "positive"), ("accuracy",)),
-  "mrpc": GlueTask(_PAIR, ("not_equivalent", "equivalent"), ("f1", "accuracy")),
-  "stsb": GlueTask(_PAIR, (), ("pearson", "spearman")),
+  "sst2": GlueTask(
+    ("sentence",),
+    ("negative", "positive"),
+    ("accuracy",),
+    submission="SST-2.tsv",
+    numbered=True,
+  ),
+  "mrpc": GlueTask(
+    _PAIR,
+    ("not_equivalent", "equivalent"),
+    ("f1", "accuracy"),
+    submission="MRPC.tsv",
+    numbered=True,
+  ),
+  "stsb": GlueTask(_PAIR, (), ("pearson", "spearman"), submission="STS-B.tsv"),
   "qqp": GlueTask(
     ("question1", "question2"),
     ("not_duplicate", "duplicate"),
     ("f1", "accuracy"),
+    submission="QQP.tsv",
+    numbered=True,
   ),
   "mnli": _MNLI,
   "mnli_matched": _MNLI,
-  "mnli_mismatched": dataclasses.replace(_MNLI, suffix="_mismatched"),
-  "qnli": GlueTask(("question", "sentence"), _RTE, ("accuracy",)),
-  "rte": GlueTask(_PAIR, _RTE, ("accuracy",)),
+  "mnli_mismatched": dataclasses.replace(
+    _MNLI, suffix="_mismatched", submission="MNLI-mm.tsv"
+  ),
+  "qnli": GlueTask(
+    ("question", "sentence"), _RTE, ("accuracy",), submission="QNLI.tsv"
+  ),
+  "rte": GlueTask(_PAIR, _RTE, ("accuracy",), submission="RTE.tsv"),
 }
 
 
@@ -90,7 +118,8 @@ def glue_seqio_task(
 
   Returns:
     A seqio.Task with features `inputs`, `sentence` or `sentence1` and
-    `sentence2`, and `label`: the name, the number as text, or "" if hidden.
+    `sentence2`, `label`: the name, the number as text, or "" if hidden; and
+    `idx`, the row's number at GLUE, for TFDS has them in an order of its own.
     `inputs` are bytes; whoever has a vocabulary replaces the feature's.
   """
   seqio = import_seqio()
@@ -147,6 +176,29 @@ def check_reachable(name: str, tfds_data_dir: str | None) -> None:
     ) from None
 
 
+def submission_lines(
+  name: str, rows: Sequence[tuple[int, Any]]
+) -> Iterator[str]:
+  """The lines of the file that GLUE's leaderboard takes.
+
+  Args:
+    name: a key of GLUE.
+    rows: the number of each row at GLUE, and its label's name or its value.
+
+  Yields:
+    The header, then a line per row, by number. Values of stsb are kept to
+    its scale, 0 to 5.
+  """
+  glue = GLUE[name]
+  yield "index\tprediction\n"
+  for number, said in sorted(rows):
+    if not glue.label_names:
+      said = f"{min(max(said, 0.0), 5.0):.3f}"
+    elif glue.numbered:
+      said = glue.label_names.index(said)
+    yield f"{number}\t{said}\n"
+
+
 def _rename(
   dataset: Any, columns: tuple[str, ...], label_names: tuple[str, ...]
 ) -> Any:
@@ -162,6 +214,7 @@ def _rename(
       shown = tf.gather(tf.constant(label_names), tf.maximum(row["label"], 0))
     else:
       shown = tf.strings.as_string(row["label"], shortest=True)
-    return {**texts, "label": tf.where(row["label"] < 0, "", shown)}
+    label = tf.where(row["label"] < 0, "", shown)
+    return {**texts, "label": label, "idx": row["idx"]}
 
   return rename(dataset)

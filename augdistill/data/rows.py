@@ -61,6 +61,36 @@ def read_glue(
   return tables
 
 
+def read_glue_test(
+  name: str, tfds_data_dir: str | None
+) -> tuple[list[tuple[str, ...]], list[int]]:
+  """The test rows of a task of GLUE, whose labels are hidden.
+
+  Args:
+    name: a key of `glue.GLUE`.
+    tfds_data_dir: as of `read_glue`.
+
+  Returns:
+    (texts, the number of each row at GLUE).
+
+  Raises:
+    UsageError: if the data are neither there nor can be downloaded.
+  """
+
+  def read(download: bool) -> dict[str, list]:
+    task = glue.glue_seqio_task(name, tfds_data_dir, download)
+    return _columns(task, "test", also=("idx",))
+
+  try:
+    columns = read(download=False)
+  except Exception:  # TFDS has errors of many kinds for data that is not there.
+    glue.check_reachable(name, tfds_data_dir)
+    columns = read(download=True)
+  names = next(names for names in TEXT_FEATURES if names[0] in columns)
+  texts = zip(*(columns[name] for name in names), strict=True)
+  return list(texts), columns["idx"]
+
+
 def read_task(
   name: str, kind: TaskKind | str | None = None
 ) -> tuple[dict[str, Table], Vocab | None]:
@@ -118,13 +148,15 @@ def _read(
   return tables
 
 
-def _columns(task: Any, split: str) -> dict[str, list]:
+def _columns(
+  task: Any, split: str, also: tuple[str, ...] = ()
+) -> dict[str, list]:
   """The features that hold texts and labels, token ids decoded to text."""
   # Not try_in_mem_cache, which asks TFDS for a size it may not know.
   dataset = task.get_dataset(
     None, split=split, shuffle=False, seed=0, try_in_mem_cache=False
   )
-  wanted = {*(n for names in _TEXTS for n in names), *_LABELS}
+  wanted = {*(n for names in _TEXTS for n in names), *_LABELS, *also}
   wanted = sorted(wanted & set(dataset.element_spec))
   dataset = dataset.map(lambda row: {n: row[n] for n in wanted})
   columns = {n: [] for n in wanted}

@@ -532,3 +532,39 @@ def test_the_shares_are_of_the_whole_file_whatever_is_shown(files, teacher):
   ]
   found = json.loads(many[-1])["summary"]["token_mix"]["class_flipped"]
   assert found == pytest.approx(np.mean(flipped))
+
+
+# --- GLUE's leaderboard ------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore")  # TFDS's own
+def test_hidden_test_rows_are_labelled_for_the_leaderboard(tmp_path):
+  from augdistill.data.tasks import import_seqio
+
+  import_seqio()
+  import tensorflow as tf
+  import tensorflow_datasets as tfds
+
+  names = ("negative", "positive")
+  rows = [(row[0], names[i % 2]) for i, row in enumerate(examples(24))]
+  train = write_tsv(tmp_path / "train.tsv", rows)
+  path = tmp_path / "run"
+  ok("finetune", f"--train={train}", *TINY, f"--output_dir={path}")
+
+  def as_dataset(builder, split, **kwargs):
+    return tf.data.Dataset.from_tensor_slices(
+      {"sentence": ["my card", "cash"], "label": [-1, -1], "idx": [1, 0]}
+    )
+
+  output = tmp_path / "SST-2.tsv"
+  flags = f"--run={path}", f"--output={output}"
+  with tfds.testing.mock_data(as_dataset_fn=as_dataset):
+    ok("predict", "--glue_test=sst2", *flags)
+  header, *lines = output.read_text().splitlines()
+  assert header == "index\tprediction"
+  assert [line.split("\t")[0] for line in lines] == ["0", "1"]
+  assert {line.split("\t")[1] for line in lines} <= {"0", "1"}
+  for wrong, message in (("rte", "trained on rte"), ("sst3", "mean 'sst2'")):
+    done = run("predict", f"--glue_test={wrong}", *flags)
+    assert done.code == 2
+    assert message in done.err

@@ -170,7 +170,7 @@ def test_mnli_is_validated_on_one_of_its_two_sets(suffix, tmp_path):
 
   def as_dataset(builder, split, **kwargs):
     asked.append((builder.builder_config.name, split))
-    row = {"premise": ["a"], "hypothesis": ["b"], "label": [2]}
+    row = {"premise": ["a"], "hypothesis": ["b"], "label": [2], "idx": [0]}
     return tf.data.Dataset.from_tensor_slices(row)
 
   with tfds.testing.mock_data(as_dataset_fn=as_dataset):
@@ -182,6 +182,49 @@ def test_mnli_is_validated_on_one_of_its_two_sets(suffix, tmp_path):
   ]
   assert tables["train"].labels == ["contradiction"]
   assert tables["train"].texts == [("a", "b")]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_hidden_test_rows_come_with_their_numbers_at_glue(tmp_path):
+  import_seqio()
+  import tensorflow as tf
+  import tensorflow_datasets as tfds
+
+  def as_dataset(builder, split, **kwargs):
+    assert split == "test"
+    hidden = {"sentence1": ["a", "c"], "sentence2": ["b", "d"]}
+    return tf.data.Dataset.from_tensor_slices(
+      hidden | {"label": [-1, -1], "idx": [7, 3]}
+    )
+
+  with tfds.testing.mock_data(as_dataset_fn=as_dataset):
+    texts, numbers = rows.read_glue_test("rte", None)
+  assert texts == [("a", "b"), ("c", "d")]
+  assert numbers == [7, 3]
+
+
+@pytest.mark.parametrize(
+  ("name", "said", "written"),
+  [
+    ("rte", "not_entailment", "not_entailment"),
+    ("mnli", "neutral", "neutral"),
+    ("sst2", "positive", "1"),
+    ("cola", "unacceptable", "0"),
+    ("stsb", 2.34567, "2.346"),
+    ("stsb", 7.0, "5.000"),
+    ("stsb", -1.0, "0.000"),
+  ],
+)
+def test_submissions_are_written_as_the_leaderboard_takes_them(
+  name, said, written
+):
+  lines = [*glue.submission_lines(name, [(1, said), (0, said)])]
+  assert lines == [
+    "index\tprediction\n",
+    f"0\t{written}\n",
+    f"1\t{written}\n",
+  ]
+  assert all(task.submission.endswith(".tsv") for task in glue.GLUE.values())
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -204,14 +247,19 @@ def test_hidden_labels_are_empty_and_numbers_are_short():
 
   rename = glue._rename
   dataset = tf.data.Dataset.from_tensor_slices(
-    {"question": ["q"] * 3, "sentence": ["s"] * 3, "label": [0, 1, -1]}
+    {
+      "question": ["q"] * 3,
+      "sentence": ["s"] * 3,
+      "label": [0, 1, -1],
+      "idx": [0, 1, 2],
+    }
   )
   renamed = list(rename(dataset, ("question", "sentence"), ("no", "yes")))
   labels = [row["label"].numpy() for row in renamed]
   assert labels == [b"no", b"yes", b""]
   assert renamed[0]["sentence1"].numpy() == b"q"
   dataset = tf.data.Dataset.from_tensor_slices(
-    {"sentence": ["s"] * 2, "label": [3.8, -1.0]}
+    {"sentence": ["s"] * 2, "label": [3.8, -1.0], "idx": [0, 1]}
   )
   labels = [r["label"].numpy() for r in rename(dataset, ("sentence",), ())]
   assert labels == [b"3.8", b""]
