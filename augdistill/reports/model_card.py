@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from augdistill.evaluation.metrics import higher_is_better
-from augdistill.reports.pages import environment, markdown_table
+from augdistill.reports.rendering import environment, markdown_table
 
 _SHOWN_LABELS = 100
 

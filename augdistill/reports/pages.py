@@ -1,15 +1,14 @@
 """Pages that open offline, and the same in Markdown."""
 
-import jinja2
 import rich.box
 import rich.table
 import rich.text
-from tabulate import tabulate
 
 from augdistill.evaluation.metrics import higher_is_better
 from augdistill.evaluation.significance import Difference
 from augdistill.reports import plots
 from augdistill.reports.comparison import Cell, Comparison, Row
+from augdistill.reports.rendering import environment, markdown_table
 
 _COLUMNS = (
   "method",
@@ -26,17 +25,6 @@ _COLUMNS = (
   "agreement",
   "ECE",
 )
-
-
-def environment() -> jinja2.Environment:
-  """The package's templates; what stands in HTML is escaped."""
-  return jinja2.Environment(
-    loader=jinja2.PackageLoader("augdistill.reports"),
-    autoescape=jinja2.select_autoescape(["html"]),
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
 
 
 def comparison_pages(
@@ -110,12 +98,6 @@ def claims(comparison: Comparison) -> list[str]:
       f"({number(low)} to {number(high)})"
     )
   return said
-
-
-def markdown_table(rows: list[list[str]], header: list[str]) -> str:
-  """Cells as a table of Markdown."""
-  escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-  return tabulate(escaped, header, "pipe", disable_numparse=True)
 
 
 def _verdict(difference: Difference) -> str:

@@ -13,7 +13,7 @@ from augdistill.evaluation.metrics import higher_is_better
 from augdistill.reports import plots
 from augdistill.reports.comparison import Answers, read_answers
 from augdistill.reports.metrics_file import read_metrics
-from augdistill.reports.pages import environment
+from augdistill.reports.rendering import environment
 from augdistill.reports.results import read_results
 from augdistill.reports.run_directory import RunDirectory
 
