@@ -222,7 +222,7 @@ class Step:
   choose: Callable[[int], int]
   arguments: Callable[[TrainState, Batch], tuple]
 
-  def __call__(self, number: int, state: TrainState, batch: Batch) -> tuple:
+  def __call__(self, number: int, state: Any, batch: Batch) -> tuple:
     return self.compiled[self.choose(number)](*self.arguments(state, batch))
 
 

@@ -73,7 +73,7 @@ def model_flops(
   if experiment.teacher:
     params = _without_table(experiment.teacher.params)
     total += 2 * passes["teacher"] * params * tokens
-  return total
+  return float(total)
 
 
 def _without_table(params: Params) -> int:

@@ -122,7 +122,7 @@ def test_every_flag_of_a_command_is_a_macro_or_known_to_be_none(module):
   parser = argparse.ArgumentParser()
   module.add_arguments(parser)
   others = {"help", "output_dir", "gin_file", "gin_search_paths"}
-  others |= {"teacher_model", "teacher_num_steps"}
+  others |= {"teacher_model", "teacher_num_steps", "force", "profile"}
   given = {action.dest for action in parser._actions}
   assert given - others <= set(flags.MACROS)
 

@@ -92,7 +92,16 @@ def test_a_clean_setup_is_all_green(folder):
   assert "4 steps take" in findings["time"]["says"]
 
 
-@pytest.mark.parametrize("order", [*itertools.permutations(LABELS)][1:])
+ORDERS = [*itertools.permutations(LABELS)][1:]
+
+
+@pytest.mark.parametrize(
+  "order",
+  [
+    pytest.param(o, marks=[pytest.mark.slow] * (i > 1))
+    for i, o in enumerate(ORDERS)
+  ],
+)
 def test_every_permutation_of_the_teachers_classes_is_named(folder, order):
   teacher = folder / "-".join(order)
   shutil.copytree(folder / "teacher", teacher, dirs_exist_ok=True)

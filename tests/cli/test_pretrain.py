@@ -44,11 +44,12 @@ def resolve(*bindings, **given):
 # --- what a run leaves -------------------------------------------------------
 
 
-def test_a_run_leaves_the_files_of_every_run_but_predictions(
+def test_a_run_leaves_the_files_of_every_run_but_predictions_and_a_card(
   pretrained, teacher
 ):
   tops = {path.name for path in pretrained.iterdir()}
-  assert tops == {path.name for path in teacher.iterdir()} - {"predictions"}
+  others = {"predictions", "MODEL_CARD.md"}
+  assert tops == {path.name for path in teacher.iterdir()} - others
   assert set(results(pretrained)) == set(results(teacher))
 
 

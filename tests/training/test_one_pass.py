@@ -151,7 +151,9 @@ class OnePass:
   def token_mix(self):
     keys = prng.per_example(self.key, self.batch.example_id)
     draw = jax.vmap(lambda k: jax.random.uniform(k, (toy.LENGTH,)))(keys)
-    new = jnp.where(draw < 0.5, self.batch.tokens, self.partner.tokens)
+    known = jnp.asarray(toy.LEXICON.producible)[self.partner.tokens]
+    theirs = (draw >= 0.5) & known
+    new = jnp.where(theirs, self.partner.tokens, self.batch.tokens)
     return self.of_tokens(new, self.free(self.batch) & self.free(self.partner))
 
   def augpro_mix(self):
