@@ -130,23 +130,28 @@ def judge_step(experiment: Experiment) -> list[Finding]:
   config = experiment.config
   training = fit.training(experiment)
   state, step = training.initial_state(), training.make_step()
-  needed, costs = 0, []
+  device = jax.local_devices()[0]
+  there, needed, costs = _memory_of(device), 0, []
   for chosen in range(len(step.compiled)):
     numbers = [n for n in range(_SEEN_STEPS) if step.choose(n) == chosen]
     batches = [training.batch_at(number) for number in numbers]
     batches.sort(key=lambda batch: batch.tokens.shape[-1])
     seconds = []
     for batch in (batches[-1], batches[0]):
-      state, took, held = _run_steps(step.compiled[chosen], step, state, batch)
+      lowered = step.compiled[chosen].lower(*step.arguments(state, batch))
+      compiled = lowered.compile()
+      needed = max(needed, _bytes_of(compiled.memory_analysis()))
+      memory = diagnosis.judge_memory(needed, there, device.device_kind)
+      if memory.level == Level.RED:  # To run it would be to fail.
+        return [memory]
+      state, took = _run_steps(compiled, step, state, batch)
       seconds.append(took)
-      needed = max(needed, held)
     lengths = [batch.tokens.shape[-1] for batch in batches]
     ends = ([lengths[0], lengths[-1]], seconds[::-1])
     costs += np.interp(lengths, *ends).tolist()
-  device = jax.local_devices()[0]
   per_step = statistics.fmean(costs)
   return [
-    diagnosis.judge_memory(needed, _memory_of(device), device.device_kind),
+    memory,
     Finding(
       Level.GREEN,
       "time",
@@ -162,18 +167,16 @@ def judge_step(experiment: Experiment) -> list[Finding]:
 
 
 def _run_steps(
-  jitted: Any, step: fit.Step, state: TrainState, batch: Batch
-) -> tuple[TrainState, float, int]:
-  """Runs a batch's step: the state, its median seconds, the bytes it holds."""
-  compiled = jitted.lower(*step.arguments(state, batch)).compile()
+  compiled: Any, step: fit.Step, state: TrainState, batch: Batch
+) -> tuple[TrainState, float]:
+  """Runs a batch's step: the state, and its median seconds."""
   seconds = []
   for _ in range(1 + _TIMED_STEPS // 2):
     start = time.perf_counter()
     state, metrics = compiled(*step.arguments(state, batch))
     jax.block_until_ready((state, metrics))
     seconds.append(time.perf_counter() - start)
-  held = _bytes_of(compiled.memory_analysis())
-  return state, statistics.median(seconds[1:]), held  # The first warms up.
+  return state, statistics.median(seconds[1:])  # The first warms up.
 
 
 def judge_disk(experiment: Experiment, output_dir: str) -> Finding:

@@ -199,7 +199,10 @@ def _steps_of_equal_seconds(
     console.print(f"measuring a step of {method}")
     run = next(run for run in planned if run.method == method)
     found = grid.examined(run.argv, output / "doctor.log")
-    numbers = next(f["numbers"] for f in found if f["topic"] == "time")
+    numbers = {f["topic"]: f["numbers"] for f in found}.get("time")
+    if numbers is None:
+      reds = [f["says"] for f in found if f["level"] == Level.RED]
+      raise UsageError(f"a step of {method} cannot be timed: {'; '.join(reds)}")
     cost[method] = numbers["seconds_per_step"]
     asked[method] = numbers["num_steps"]
   most = max(cost[method] * asked[method] for method in methods)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from augdistill.cli import flags
 from augdistill.cli.pretrained import vocab_path
-from augdistill.errors import AugdistillError, Preempted, UsageError
+from augdistill.errors import Preempted, RunError, UsageError
 from augdistill.reports.comparison import Cell
 
 # Seconds that a second process waits for a directory.
@@ -84,6 +84,7 @@ def plan(
     steps: method -> steps, where they are not those of the flags.
   """
   common = given_flags(args, [f for f in flags.MACROS if f not in _OWN])
+  common += _given_gin(args)
   if args.teacher_dropout is False:
     common.append("--no_teacher_dropout")
   if args.force:
@@ -117,15 +118,18 @@ def teacher_command(args: argparse.Namespace) -> list[str]:
 
 
 def given_flags(args: argparse.Namespace, names: Sequence[str]) -> list[str]:
-  """The flags of these names as they were given, and gin's."""
+  """The flags of these names as they were given."""
   argv = []
   for name in names:
     value = getattr(args, name, None)
     if value is not None and not isinstance(value, bool):
       argv.append(f"--{name}={value}")
-  if names is _TEACHERS:
-    return argv
-  argv += [f"--gin_file={file}" for file in args.gin_file]
+  return argv
+
+
+def _given_gin(args: argparse.Namespace) -> list[str]:
+  """gin's flags as they were given; a teacher has none of them."""
+  argv = [f"--gin_file={file}" for file in args.gin_file]
   if args.gin_search_paths:
     argv.append(f"--gin_search_paths={args.gin_search_paths}")
   for binding in args.gin_bindings:
@@ -239,11 +243,11 @@ def examined(argv: Sequence[str], log: pathlib.Path) -> list[dict[str, Any]]:
     log: where its output goes.
 
   Raises:
-    AugdistillError: if it failed.
+    RunError: if it failed.
   """
   failed = run_alone(["doctor", *argv[1:], "--json"], log)
   try:
     text = log.read_text(encoding="utf-8")
     return json.loads(text[text.index("[\n") :])
   except ValueError:
-    raise AugdistillError(failed or f"{log} holds no findings") from None
+    raise RunError(failed or f"{log} holds no findings") from None

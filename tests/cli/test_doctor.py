@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+from augdistill.cli import checkup
 from tests.cli.tiny import LABELS, TINY, ok, run, write_tsv
 
 WORDS = {
@@ -162,6 +163,14 @@ def test_planted_faults_of_the_data_are_red_and_a_few_are_yellow(folder):
   }
   assert code == 2
   assert all(findings[topic]["remedy"] for topic in reds(findings))
+
+
+def test_a_step_that_does_not_fit_is_red_and_not_run(folder, monkeypatch):
+  monkeypatch.setattr(checkup, "_memory_of", lambda device: 1000)
+  monkeypatch.setattr(checkup, "_run_steps", None)
+  findings, code = doctor(folder)
+  assert (reds(findings), code) == ({"memory"}, 2)
+  assert "--batch_size" in findings["memory"]["remedy"]
 
 
 def test_a_class_without_a_row_is_red(folder):
