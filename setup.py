@@ -32,7 +32,11 @@ INSTALL_REQUIRES = [
   "tensorflow-datasets>=4.9.7,<5",
 ]
 
+# Shows runs where a team looks at them: --wandb.
+WANDB_REQUIRES = ["wandb>=0.19,<1"]
+
 TEST_REQUIRES = [
+  *WANDB_REQUIRES,
   "beartype>=0.19",
   "hypothesis>=6.100",
   "import-linter>=2.1",
@@ -62,7 +66,7 @@ setuptools.setup(
   license_files=["LICENSE"],
   python_requires=">=3.11",
   install_requires=INSTALL_REQUIRES,
-  extras_require={"test": TEST_REQUIRES},
+  extras_require={"test": TEST_REQUIRES, "wandb": WANDB_REQUIRES},
   packages=setuptools.find_packages(include=["augdistill", "augdistill.*"])
   + CONFIG_PACKAGES,
   package_dir={CONFIGS: "configs"},

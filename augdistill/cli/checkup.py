@@ -59,8 +59,8 @@ def refuse_useless_teacher(experiment: Experiment) -> None:
   found = judge_teacher(experiment)
   if found and found.level == Level.RED:
     raise UsageError(
-      f"the teacher {experiment.config.teacher} {found.says}; {found.remedy}. "
-      "--force learns from it all the same"
+      f"{experiment.config.teacher} cannot teach: {found.says}; "
+      f"{found.remedy}. --force learns from it all the same"
     )
 
 

@@ -16,10 +16,13 @@ from augdistill.cli.grid_progress import GridProgress
 from augdistill.cli.screens import show_findings
 from augdistill.errors import RunError, UsageError
 from augdistill.reports import comparison, diagnosis, pages
-from augdistill.reports.comparison import Cell
 from augdistill.reports.diagnosis import Finding, Level
+from augdistill.reports.grid_results import Cell, write_results
 from augdistill.reports.provenance import versions
 from augdistill.reports.run_directory import RunDirectory
+
+# The steps that methods take in equal seconds.
+_STEPS = "steps.json"
 
 
 def read_methods(text: str) -> list[str]:
@@ -96,8 +99,9 @@ def run_grid(
   """
   console = Console(stderr=True, highlight=False)
   # What is wrong with any run should show before the first one.
-  planned = grid.plan(args, methods, sizes, seeds, {})
-  texts = [_configuration(run) for run in planned]
+  steps = _kept_steps(output) if args.match == "seconds" else {}
+  planned = grid.plan(args, methods, sizes, seeds, steps)
+  finished = [_is_finished(run) for run in planned]
   if args.teacher_model:
     _train_teacher(args, planned[0], console)
   kept = output / "doctor.json"
@@ -108,27 +112,30 @@ def run_grid(
   if args.match == "seconds":
     steps = _steps_of_equal_seconds(planned, methods, output, console)
     planned = grid.plan(args, methods, sizes, seeds, steps)
-    texts = [_configuration(run) for run in planned]
-  finished = [
-    RunDirectory(run.path).check(text)
-    and RunDirectory(run.path).results() is not None
-    for run, text in zip(planned, texts, strict=True)
+    finished = [_is_finished(run) for run in planned]
+  # What is done stays in the file, also while the rest goes on.
+  cells = [
+    run.cell() if done else None
+    for run, done in zip(planned, finished, strict=True)
   ]
-  cells: list[Cell] = []
   with GridProgress(planned, console) as shown:
-    for run, done in zip(planned, finished, strict=True):
+    for i, run in enumerate(planned):
       shown.begin(run)
       start = time.monotonic()
-      error = None if done else grid.run_alone(run.argv, _log(run.path))
-      cells.append(run.cell(error))
-      comparison.write_results(output / "results.jsonl", cells)
-      shown.end(run, error, 0.0 if done else time.monotonic() - start)
+      error = None
+      if not finished[i]:
+        error = grid.run_alone(run.argv, _log(run.path))
+        cells[i] = run.cell(error)
+      write_results(output / "results.jsonl", filter(None, cells))
+      shown.end(run, error, 0.0 if finished[i] else time.monotonic() - start)
   return _report(cells, methods, output)
 
 
-def _configuration(run: grid.Planned) -> str:
-  """A run's configuration as gin text."""
-  return distill.configure(main.parse(run.argv))[1]
+def _is_finished(run: grid.Planned) -> bool:
+  """Whether it is; raises UsageError where another run has its directory."""
+  _, text = distill.configure(main.parse(run.argv))
+  directory = RunDirectory(run.path)
+  return directory.check(text) and directory.results() is not None
 
 
 def _log(path: pathlib.Path) -> pathlib.Path:
@@ -174,6 +181,12 @@ def _look_for_mistakes(
   return found
 
 
+def _kept_steps(output: pathlib.Path) -> dict[str, int]:
+  """Method -> steps, as they were measured before; {} before that."""
+  kept = output / _STEPS
+  return json.loads(kept.read_text()) if kept.exists() else {}
+
+
 def _steps_of_equal_seconds(
   planned: Sequence[grid.Planned],
   methods: Sequence[str],
@@ -184,8 +197,7 @@ def _steps_of_equal_seconds(
 
   They are measured once and kept, so that a grid goes on as it began.
   """
-  kept = output / "steps.json"
-  steps = json.loads(kept.read_text()) if kept.exists() else {}
+  kept, steps = output / _STEPS, _kept_steps(output)
   missing = [method for method in methods if method not in steps]
   if missing and steps:
     raise UsageError(

@@ -46,6 +46,8 @@ class RunConfig:
       checkpoint; by default about a tenth of the run.
     log_period: steps between lines of metrics.
     keep_checkpoints: how many of the newest are kept, besides the best.
+    num_samples: rows of which every evaluation shows the augmented texts; 0
+      for none.
     init_layers: which of the teacher's layers the student begins with, as of
       `augdistill.models.selection`; by default it begins at random.
     init: directory of a pretrained run whose encoder the model begins with.
@@ -70,6 +72,7 @@ class RunConfig:
   eval_period: int | None = None
   log_period: int = 20
   keep_checkpoints: int = 2
+  num_samples: int = 8
   init_layers: str | None = None
   init: str | None = None
   rewrites: str | None = None
@@ -81,6 +84,8 @@ class RunConfig:
 
   def __post_init__(self):
     check_numbers(self)
+    if self.num_samples < 0:
+      raise UsageError(f"num_samples must be >= 0, got {self.num_samples}")
 
 
 def check_numbers(config: Any) -> None:

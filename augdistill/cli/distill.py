@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
   from augdistill.reports.run_directory import RunDirectory
 
   run_config, text = configure(args)
-  output = RunDirectory(args.output_dir)
+  output = RunDirectory(args.output_dir, args.wandb)
   finished = experiment.check_directory(output, text)
   if args.teacher_model and finished is None:
     _finetune_teacher(args, run_config)

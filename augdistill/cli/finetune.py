@@ -32,6 +32,6 @@ def run(args: argparse.Namespace) -> None:
   from augdistill.reports.run_directory import RunDirectory
 
   run_config, text = config.resolve("runs/finetune.gin", args)
-  output = RunDirectory(args.output_dir)
+  output = RunDirectory(args.output_dir, args.wandb)
   results = experiment.run_experiment(run_config, text, output, args.argv)
   screens.show_results(args.output_dir, results)

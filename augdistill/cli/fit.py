@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from augdistill import prng
 from augdistill.checkpoints.store import Store
 from augdistill.cli import preemption
 from augdistill.cli.parts import Experiment, param_shardings, place_params
+from augdistill.cli.sampling import make_sampler
 from augdistill.cli.scoring import score
 from augdistill.cli.stopwatch import Stopwatch
 from augdistill.data.batches import train_batches
@@ -24,9 +24,6 @@ from augdistill.reports.run_directory import RunDirectory
 from augdistill.training import loop, mesh
 from augdistill.training.step import TrainState, train_step
 from augdistill.types import Batch, Lexicon, MaskedLM, Network, Params
-
-# It warns of numbers that are not finite; a run says so itself, and fails.
-logging.getLogger("tensorboardX").setLevel(logging.ERROR)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +40,8 @@ class Training:
     make_step: makes (step, state, NumPy batch) -> (state, metrics).
     batch_at: the batch of a step.
     score: parameters -> metrics on validation rows; None without such rows.
+    sample: (step, parameters) -> augmented texts to look at, as of
+      `sampling.rows_of`; None without any.
   """
 
   name: str
@@ -53,6 +52,7 @@ class Training:
   make_step: Callable[[], Callable[[int, TrainState, Batch], tuple]]
   batch_at: Callable[[int], Batch]
   score: Callable[[Params], dict[str, float]] | None
+  sample: Callable[[int, Params], list[dict[str, Any]]] | None = None
 
 
 def fit(what: Training, run: RunDirectory, store: Store) -> float:
@@ -97,6 +97,7 @@ def fit(what: Training, run: RunDirectory, store: Store) -> float:
       what.num_steps,
       [
         loop.average_metrics(report, what.log_period, what.num_steps),
+        loop.every(period, what.num_steps, _shower(what.sample, writer, clock)),
         loop.every(period, what.num_steps, score_and_save),
         loop.stop_when(asked_to_stop, save),
       ],
@@ -147,6 +148,22 @@ def _savers(
   return save, score_and_save
 
 
+def _shower(
+  sample: Callable[[int, Params], list[dict[str, Any]]] | None,
+  writer: MetricsWriter,
+  clock: Stopwatch,
+) -> loop.Hook:
+  """A hook that writes down what the views look like."""
+
+  def show(step, state, metrics):
+    del metrics
+    if sample is not None:
+      with clock.paused():
+        writer.write_samples(step, sample(step, state.params))
+
+  return show
+
+
 @jax.jit
 def _all_finite(params: Params) -> jax.Array:
   leaves = jax.tree.leaves(params)
@@ -177,6 +194,12 @@ def training(experiment: Experiment) -> Training:
   def score_validation(params):
     return score(experiment, experiment.student, params, validation)[1]
 
+  batch_at = train_batches(
+    experiment.train,
+    config.batch_size,
+    config.seed,
+    rewrites=experiment.rewrites,
+  )
   return Training(
     name=config.method,
     num_steps=config.num_steps,
@@ -184,13 +207,9 @@ def training(experiment: Experiment) -> Training:
     log_period=config.log_period,
     initial_state=lambda: first_state(experiment),
     make_step=lambda: make_step(experiment),
-    batch_at=train_batches(
-      experiment.train,
-      config.batch_size,
-      config.seed,
-      rewrites=experiment.rewrites,
-    ),
+    batch_at=batch_at,
     score=None if validation is None else score_validation,
+    sample=make_sampler(experiment, batch_at(0)),
   )
 
 

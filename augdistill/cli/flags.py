@@ -179,6 +179,11 @@ def add_training(
     required=True,
     help="where the run goes; the same directory resumes it",
   )
+  parser.add_argument(
+    "--wandb",
+    metavar="PROJECT",
+    help="show the run in this project of Weights & Biases, too",
+  )
 
 
 def finite(text: str) -> float:

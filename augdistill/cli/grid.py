@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from augdistill.cli import flags
 from augdistill.cli.pretrained import vocab_path
 from augdistill.errors import Preempted, RunError, UsageError
-from augdistill.reports.comparison import Cell
+from augdistill.reports.grid_results import Cell
 
 # Seconds that a second process waits for a directory.
 _PATIENCE = 5.0
@@ -87,8 +87,9 @@ def plan(
   common += _given_gin(args)
   if args.teacher_dropout is False:
     common.append("--no_teacher_dropout")
-  if args.force:
-    common.append("--force")
+  common += [f"--{name}" for name in ("force", "profile") if vars(args)[name]]
+  if args.wandb:
+    common.append(f"--wandb={args.wandb}")
   planned = []
   for rows in sizes:
     for seed in seeds:

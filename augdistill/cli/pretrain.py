@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
   results = experiment.run_job(
     functools.partial(pretraining.prepare, config),
     text,
-    RunDirectory(args.output_dir),
+    RunDirectory(args.output_dir, args.wandb),
     args.argv,
   )
   screens.show_results(

@@ -1,7 +1,6 @@
 """Augmented texts for `augdistill augment`: made and counted."""
 
 import argparse
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from augdistill import prng
 from augdistill.augment.methods import BASES, parse
 from augdistill.cli.given_rewrites import reads_rewrites
+from augdistill.cli.sampling import make_reader, rows_of
 from augdistill.cli.served import network
 from augdistill.cli.trained import Trained
 from augdistill.data.batches import eval_batches
@@ -18,20 +18,12 @@ from augdistill.data.dataset import take
 from augdistill.data.draws import permutation
 from augdistill.data.load import Data, DataConfig, load_data
 from augdistill.errors import UsageError
-from augdistill.evaluation.outputs import decide, probabilities
+from augdistill.evaluation.outputs import decide
 from augdistill.evaluation.predict import logits_of
 from augdistill.losses.named import TERMS
 from augdistill.models.sizes import enct5_config
-from augdistill.training.inspection import Sample, make_views
 from augdistill.training.policies import build_policy
-from augdistill.types import (
-  Batch,
-  Lexicon,
-  Network,
-  Params,
-  Task,
-  TaskKind,
-)
+from augdistill.types import Batch, Lexicon, Network, Params, Task, TaskKind
 
 _BATCH = 64
 
@@ -61,45 +53,24 @@ def augmented(
   model, params = _model(data, teacher, args.seed)
   student, student_params = _student(args.student, teacher) or (model, params)
   lexicon = Lexicon(data.vocab.producible, data.vocab.protected)
-  views_of = [
-    jax.jit(
-      functools.partial(
-        make_views, student=student, teacher=model, method=method
-      )
-    )
-    for method in policy.methods
-  ]
+  read = make_reader(policy, student, model, lexicon, args.seed)
 
-  names = dict.fromkeys(v.name for m in policy.methods for v in m.views)
-
-  def ask(batch: Batch) -> np.ndarray | None:
-    return np.asarray(logits_of(model, params, batch)) if teacher else None
+  def ask(batch: Batch) -> np.ndarray:
+    return np.asarray(logits_of(model, params, batch))
 
   # Partners are drawn as in training: not among neighbours of a sorted file.
   order = permutation(len(data.train), "augment", args.seed)
-  rows, sums, key = [], {}, prng.run_key(args.seed)
+  rows, sums = [], {}
   for step, batch in enumerate(eval_batches(take(data.train, order), _BATCH)):
-    before, views = ask(batch), {}
-    for its_views in views_of:  # Of views that take turns, every one is shown.
-      made = its_views(
-        student_params, params, lexicon, batch, key, np.int32(step)
-      )
-      views = made | views
-    for name in names:
-      sample = views[name]
-      if sample.reading is None:
-        continue
-      copies = _copies(batch, sample)
-      after = [ask(copy) for copy, _ in copies]
+    before = ask(batch) if teacher else None
+    shown = (batch.weight > 0) & (batch.example_id < args.limit)
+    for name, reading in read(student_params, params, batch, step).items():
+      after = [ask(copy.batch) if teacher else None for copy in reading.copies]
       flips = _flips(data.task, batch.weight, before, after)
-      _add(sums.setdefault(name, {}), sample.reading.stats | flips)
-      for (copy, partner), answers in zip(copies, after, strict=True):
-        shown = (batch.weight > 0) & (batch.example_id < args.limit)
-        for i in np.flatnonzero(shown).tolist():
-          row = {"example_id": int(batch.example_id[i]), "view": name}
-          row |= _texts(data, batch, partner, copy, i)
-          row |= _answers(data.task, before, answers, i)
-          rows.append(row)
+      _add(sums.setdefault(name, {}), reading.stats | flips)
+      for copy, answer in zip(reading.copies, after, strict=True):
+        answers = (before, answer) if teacher else None
+        rows += rows_of(data, batch, name, copy, answers, shown)
   rows.sort(key=lambda row: row["example_id"])
   return rows, {name: _shares(its) for name, its in sums.items()}
 
@@ -117,23 +88,6 @@ def _method(written: str) -> str:
   calls = [str(call) for call in parse(written) if call.name not in TERMS]
   based = calls and parse(calls[0])[0].name in BASES
   return "+".join(calls if based else ["kd", *calls])
-
-
-def _copies(
-  batch: Batch, sample: Sample
-) -> list[tuple[Batch, np.ndarray | None]]:
-  """The copies of a view, each with the tokens that it was mixed with."""
-  inputs = sample.reading.student
-  tokens, mask = np.asarray(inputs.tokens), np.asarray(inputs.mask)
-  mates = [] if sample.partners is None else np.asarray(sample.partners)
-  # A copy in front of the mixed ones is the original, mixed with nothing.
-  partners = [None] * (len(tokens) - len(mates)) + [
-    batch.tokens[m] for m in mates
-  ]
-  return [
-    (batch._replace(tokens=tokens[copy], mask=mask[copy]), partner)
-    for copy, partner in enumerate(partners)
-  ]
 
 
 def _flips(
@@ -165,26 +119,6 @@ def _shares(sums: dict[str, tuple[float, float]]) -> dict[str, float]:
     shares = {"from_a": 1.0 - shares["changed"], **shares}
   order = ("changed", "from_a", "from_b", "from_neither")
   return {n: shares[n] for n in order if n in shares} | shares
-
-
-def _texts(
-  data: Data, batch: Batch, partner: np.ndarray | None, copy: Batch, i: int
-) -> dict[str, str]:
-  texts = {"text": _text(data, batch.tokens[i])}
-  if partner is not None:
-    texts["partner"] = _text(data, partner[i])
-  return texts | {"augmented": _text(data, copy.tokens[i])}
-
-
-def _answers(
-  task: Task, before: np.ndarray | None, after: np.ndarray | None, i: int
-) -> dict[str, Any]:
-  if before is None:
-    return {}
-  return {
-    "teacher": _named(task, before[i]),
-    "teacher_augmented": _named(task, after[i]),
-  }
 
 
 def _load(args: argparse.Namespace, teacher: Trained | None) -> Data:
@@ -233,17 +167,3 @@ def _student(
       f"{student.vocab_path} and {teacher.vocab_path}"
     )
   return student.network, student.params
-
-
-def _text(data: Data, tokens: np.ndarray) -> str:
-  """A row's text as the models read it; the two of a pair joined by " | "."""
-  parts = np.split(tokens, np.flatnonzero(tokens == data.vocab.eos_id) + 1)
-  words = [data.vocab.decode(part[part != data.vocab.pad_id]) for part in parts]
-  return " | ".join(word for word in words if word)
-
-
-def _named(task: Task, logits: np.ndarray) -> dict[str, float] | float:
-  if task.kind == TaskKind.REGRESSION:
-    return float(logits[0])
-  values = probabilities(task.kind, logits[None])[0]
-  return dict(zip(task.label_names, map(float, values), strict=True))

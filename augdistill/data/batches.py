@@ -95,6 +95,14 @@ def make_rewrites(batch: Batch, rewrites: Rewrites, rows: np.ndarray) -> Batch:
   return Batch(*map(np.stack, fields))
 
 
+def first_rows(batch: Batch, count: int) -> Batch:
+  """The first `count` rows of a batch, or all of a smaller one."""
+  rewrites = batch.rewrites
+  if rewrites is not None:
+    rewrites = Batch(*(field[:, :count] for field in rewrites[:6]))
+  return Batch(*(field[:count] for field in batch[:6]), rewrites=rewrites)
+
+
 def train_batches(
   examples: Examples,
   batch_size: int,

@@ -7,7 +7,8 @@ import rich.text
 from augdistill.evaluation.metrics import higher_is_better
 from augdistill.evaluation.significance import Difference
 from augdistill.reports import plots
-from augdistill.reports.comparison import Cell, Comparison, Row
+from augdistill.reports.comparison import Comparison, Row
+from augdistill.reports.grid_results import Cell
 from augdistill.reports.rendering import environment, markdown_table
 
 _COLUMNS = (

@@ -1,7 +1,7 @@
 """The directory of a run: what lies where, and whose it is.
 
   config.gin  student.gin  command.sh  provenance.json    what was run
-  metrics.jsonl  tensorboard/                             as it went
+  metrics.jsonl  samples.jsonl  tensorboard/              as it went
   checkpoints/  vocab/                                    what it can be used by
   predictions/SPLIT.jsonl  MODEL_CARD.md  results.json    what came out
 
@@ -9,6 +9,7 @@ Every file is replaced as a whole, and `results.json` comes last: it means
 that the run is finished.
 """
 
+import ast
 import difflib
 import json
 import os
@@ -19,6 +20,12 @@ from typing import Any
 
 from augdistill import atomic, errors
 from augdistill.reports import results as results_file
+from augdistill.reports.dashboards import (
+  Dashboard,
+  TensorBoard,
+  WeightsAndBiases,
+  check_wandb,
+)
 from augdistill.reports.metrics_file import MetricsWriter, read_metrics
 
 
@@ -27,6 +34,7 @@ class RunDirectory:
 
   Args:
     path: the directory; it need not exist.
+    wandb: the project of Weights & Biases that also shows the run, or None.
 
   Attributes:
     path: the same.
@@ -34,16 +42,21 @@ class RunDirectory:
     config_gin: the configuration, as it was operative.
     student_gin: the configuration that uses the student without its teacher.
     metrics: metrics.jsonl.
+    samples: samples.jsonl, augmented texts.
     checkpoints: the directory of a `checkpoints.store.Store`.
     vocab: the directory of the vocabulary.
   """
 
-  def __init__(self, path: str | os.PathLike):
+  def __init__(self, path: str | os.PathLike, wandb: str | None = None):
+    if wandb is not None:
+      check_wandb()
     self.path = pathlib.Path(path)
+    self._wandb = wandb
     self.argv: list[str] = []
     self.config_gin = self.path / "config.gin"
     self.student_gin = self.path / "student.gin"
     self.metrics = self.path / "metrics.jsonl"
+    self.samples = self.path / "samples.jsonl"
     self.checkpoints = self.path / "checkpoints"
     self.vocab = self.path / "vocab"
 
@@ -140,7 +153,13 @@ class RunDirectory:
     Args:
       start: steps done; what was reported of later ones is cut.
     """
-    return MetricsWriter(self.metrics, self.path / "tensorboard", start)
+    dashboards: list[Dashboard] = [
+      TensorBoard(self.path / "tensorboard", start)
+    ]
+    if self._wandb is not None:
+      text = self.config_gin.read_text(encoding="utf-8")
+      dashboards.append(WeightsAndBiases(self._wandb, self.path, macros(text)))
+    return MetricsWriter(self.metrics, self.samples, dashboards, start)
 
   def train_seconds(self, before: int | None = None) -> float:
     """The seconds in steps that were reported last.
@@ -168,3 +187,16 @@ def statements(config: str) -> list[str]:
   """The bindings of a configuration: no comments, no blank lines."""
   lines = [line.strip() for line in config.splitlines()]
   return [line for line in lines if line and not line.startswith("#")]
+
+
+def macros(config: str) -> dict[str, Any]:
+  """The macros of a configuration that are set, by name: what flags set."""
+  found = {}
+  for line in statements(config.replace("\\\n", " ")):
+    name, _, value = line.partition(" = ")
+    if name.isupper() and value != "None":
+      try:
+        found[name] = ast.literal_eval(value)
+      except (SyntaxError, ValueError):  # A reference to something else.
+        found[name] = value
+  return found

@@ -11,8 +11,8 @@ import numpy as np
 from augdistill.errors import UsageError
 from augdistill.evaluation.metrics import higher_is_better
 from augdistill.reports import plots
-from augdistill.reports.comparison import Answers, read_answers
-from augdistill.reports.metrics_file import read_metrics
+from augdistill.reports.answers import Answers, read_answers
+from augdistill.reports.metrics_file import read_metrics, sample_table
 from augdistill.reports.rendering import environment
 from augdistill.reports.results import read_results
 from augdistill.reports.run_directory import RunDirectory
@@ -63,6 +63,9 @@ def run_page(path: str | os.PathLike) -> str:
   matrix = None
   if classes and len(answers.names) <= _MATRIX:
     matrix = plots.matrix_plot(confusion, answers.names)
+  samples = read_metrics(run.samples)
+  last = samples[-1]["step"] if samples else 0
+  header, cells = sample_table([row for row in samples if row["step"] == last])
   return (
     environment()
     .get_template("run.html")
@@ -75,6 +78,9 @@ def run_page(path: str | os.PathLike) -> str:
       curves=plots.curves(curves(read_metrics(run.metrics))),
       matrix=matrix,
       pairs=confused_pairs(confusion, answers.names) if classes else [],
+      samples=cells,
+      sampled_at=last,
+      sample_header=header,
       errors=worst_errors(answers),
       regression=not answers.names,
       config=_text(run.config_gin),

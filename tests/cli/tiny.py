@@ -25,10 +25,13 @@ TINY = (
   "--gin.RunConfig.eval_batch_size=16",
   "--gin.RunConfig.eval_period=2",
   "--gin.RunConfig.log_period=1",
+  "--gin.RunConfig.num_samples=0",
 )
 # The same for `pretrain`.
 TINY_PRETRAIN = tuple(
-  flag.replace("RunConfig", "PretrainConfig") for flag in TINY
+  flag.replace("RunConfig", "PretrainConfig")
+  for flag in TINY
+  if "num_samples" not in flag
 )
 BOTH = "kd+augpro_mix+augpro_fgsm"
 LABELS = ("app", "card", "cash")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from augdistill.evaluation.predictions import write_predictions
-from augdistill.reports.comparison import Cell
+from augdistill.reports.grid_results import Cell
 from augdistill.reports.results import build_results
 from augdistill.reports.run_directory import RunDirectory
 from augdistill.types import Task, TaskKind

@@ -10,7 +10,9 @@ from augdistill.errors import UsageError
 from augdistill.evaluation.outputs import probabilities
 from augdistill.evaluation.significance import compare
 from augdistill.reports import comparison, pages, plots
-from augdistill.reports.comparison import Cell, compare_runs, read_answers
+from augdistill.reports.answers import read_answers
+from augdistill.reports.comparison import compare_runs
+from augdistill.reports.grid_results import Cell, write_results
 from augdistill.types import TaskKind
 from tests.reports.planted import (
   CLASSES,
@@ -210,7 +212,7 @@ def test_the_front_holds_what_is_not_dominated(compared):
 
 def test_results_are_a_line_per_run(cells, tmp_path):
   failed = Cell("bad", 5, 0, "x", "loss is NaN", "run bad")
-  comparison.write_results(tmp_path / "results.jsonl", [*cells, failed])
+  write_results(tmp_path / "results.jsonl", [*cells, failed])
   lines = (tmp_path / "results.jsonl").read_text().splitlines()
   made = [json.loads(line) for line in lines]
   assert len(made) == len(cells) + 1

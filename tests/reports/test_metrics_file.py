@@ -5,7 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from augdistill.reports.metrics_file import MetricsWriter, read_metrics
+from augdistill.reports.dashboards import TensorBoard
+from augdistill.reports.metrics_file import (
+  MetricsWriter,
+  read_metrics,
+  sample_table,
+)
 
 
 def test_a_report_is_a_line_that_is_on_disk_at_once(tmp_path):
@@ -61,8 +66,9 @@ def event_files(directory):
 
 def test_every_start_adds_an_event_file(tmp_path):
   for start in (0, 20):
+    board = TensorBoard(tmp_path / "tb", start)
     with MetricsWriter(
-      tmp_path / "metrics.jsonl", tmp_path / "tb", start
+      tmp_path / "metrics.jsonl", dashboards=[board], start=start
     ) as writer:
       writer.write(start + 10, {"loss": 0.5})
   assert len(event_files(tmp_path / "tb")) == 2
@@ -70,7 +76,8 @@ def test_every_start_adds_an_event_file(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_tensorflow_reads_the_events(tmp_path):
-  with MetricsWriter(tmp_path / "m.jsonl", tmp_path / "tb", start=5) as writer:
+  board = TensorBoard(tmp_path / "tb", start=5)
+  with MetricsWriter(tmp_path / "m.jsonl", dashboards=[board]) as writer:
     writer.write(6, {"clean/loss": 0.25, "x": float("nan")})
   tf = pytest.importorskip("tensorflow")
   from tensorflow.core.util import event_pb2
@@ -87,3 +94,69 @@ def test_tensorflow_reads_the_events(tmp_path):
   }
   assert scalars["distill/clean/loss"] == (6, 0.25)
   assert np.isnan(scalars["distill/x"][1])
+
+
+SAMPLE = {
+  "view": "mixup",
+  "text": "a b",
+  "partner": "c d",
+  "augmented": "a d",
+  "teacher": {"x": 0.25, "y": 0.75},
+  "teacher_augmented": {"x": 0.625, "y": 0.375},
+}
+
+
+def test_samples_are_cut_like_metrics(tmp_path):
+  path = tmp_path / "metrics.jsonl"
+  with MetricsWriter(path) as writer:
+    for step in (10, 20):
+      writer.write_samples(step, [SAMPLE, SAMPLE | {"text": f"at {step}"}])
+  with MetricsWriter(path, start=10) as writer:
+    writer.write_samples(20, [SAMPLE | {"text": "näher"}])
+  rows = read_metrics(tmp_path / "samples.jsonl")
+  assert [(row["step"], row["text"]) for row in rows] == [
+    *((10, "a b"), (10, "at 10"), (20, "näher"))
+  ]
+  assert "näher" in (tmp_path / "samples.jsonl").read_text()
+
+
+def test_samples_are_tables_by_view():
+  header, cells = sample_table([SAMPLE, SAMPLE | {"view": "eda"}])
+  assert header == (
+    *("text", "partner", "augmented"),
+    *("teacher of the text", "teacher of the augmented"),
+  )
+  assert list(cells) == ["mixup", "eda"]
+  assert cells["mixup"] == [["a b", "c d", "a d", "y 0.75", "x 0.62"]]
+
+
+def test_samples_without_partner_and_teacher_have_no_such_columns():
+  row = {"view": "eda", "text": "a", "augmented": "b"}
+  assert sample_table([row]) == (("text", "augmented"), {"eda": [["a", "b"]]})
+  value = row | {"teacher": 1.0, "teacher_augmented": -0.5}
+  assert sample_table([value])[1]["eda"] == [["a", "b", "1.000", "-0.500"]]
+  assert sample_table([]) == ((), {})
+
+
+def test_every_dashboard_has_all_and_is_closed(tmp_path):
+  class Board:
+    def __init__(self):
+      self.seen = []
+
+    def scalars(self, step, values):
+      self.seen.append((step, dict(values)))
+
+    def table(self, step, name, header, rows):
+      self.seen.append((step, name, len(header), len(rows)))
+
+    def close(self):
+      self.seen.append("closed")
+
+  boards = [Board(), Board()]
+  with MetricsWriter(tmp_path / "m.jsonl", dashboards=boards) as writer:
+    writer.write(1, {"loss": 2})
+    writer.write_samples(2, [SAMPLE, SAMPLE])
+  for board in boards:
+    assert board.seen == [
+      *((1, {"loss": 2.0}), (2, "augmented/mixup", 5, 2), "closed")
+    ]

@@ -8,7 +8,7 @@ import pytest
 
 from augdistill.errors import UsageError
 from augdistill.reports import run_page as page
-from augdistill.reports.comparison import Answers, read_answers
+from augdistill.reports.answers import Answers, read_answers
 from augdistill.types import TaskKind
 from tests.reports.planted import CLASSES, NAMES, VALUES, finished
 
