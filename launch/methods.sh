@@ -23,7 +23,8 @@ set -euo pipefail
 
 README="ft kd kd+mixup kd+token_mix kd+augpro_mix kd+augpro_mix+augpro_fgsm"
 # The methods of the papers, their controls, and what goes well together;
-# kd@7/3 costs about as much as a method with one view.
+# kd@7/3 costs about as much as a method with one view, and @41/30 of the deep
+# one as much as both AugPro views.
 ALL="$README
   kd@7/3 kd(teacher_weight=2)
   kd+tmix kd+pooled_mixup kd+nonlinear_mixup kd+batch_mixup(weight=0.1)
@@ -41,7 +42,7 @@ ALL="$README
   kd(clean=false)+mmel_hard(view=rewrites)*4 kd+mmel_soft(view=augpro_mix)*4
   kd+hidden_mse kd+pkd(project=true) kd+attention_kl(heads=mean) kd+relation_kl
   kd+ad2(epsilon=1.0)+hidden_mse(on=all)+attention_kl(on=all,heads=mean)
-  kd+tinybert+hidden_mse(on=all)@5/3 kd+token_mix+hidden_mse(on=all)@5/3"
+  kd+tinybert+hidden_mse(on=all)@41/30 kd+token_mix+hidden_mse(on=all)@5/3"
 
 if [ $# -lt 1 ] || [ $# -gt 2 ] || [ "$1" = --help ]; then
   sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0" >&2

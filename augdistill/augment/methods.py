@@ -42,6 +42,7 @@ from augdistill.types import ViewMaker
 
 __all__ = [
   "BASES",
+  "COMBINATIONS",
   "RECIPES",
   "Call",
   "Recipe",
@@ -51,6 +52,7 @@ __all__ = [
   "parse",
   "split_methods",
   "tinybert",
+  "written_out",
 ]
 
 
@@ -221,3 +223,17 @@ BASES = {
   "ft": "fine-tuning: labels alone",
   "kd": "distillation: labels and the teacher (AugPro, eq. 4)",
 }
+# A name for a whole method, at the head of one. It stands for what won where
+# it was measured (configs/methods/README.md), and may become another one: so
+# runs keep what it stood for.
+COMBINATIONS = {"best": "kd+tinybert+hidden_mse(on=all)"}
+
+
+def written_out(method: str) -> str:
+  """A method with the name of a combination at its head written out.
+
+  Example:
+    written_out("best+mixup")  # kd+tinybert+hidden_mse(on=all)+mixup
+  """
+  head, plus, rest = method.strip().partition("+")
+  return COMBINATIONS.get(head, head) + plus + rest

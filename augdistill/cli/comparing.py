@@ -4,13 +4,13 @@ import argparse
 import json
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
 
 from augdistill import atomic
-from augdistill.augment.grammar import split_methods
+from augdistill.augment.methods import split_methods, written_out
 from augdistill.cli import distill, grid, main
 from augdistill.cli.grid_progress import GridProgress
 from augdistill.cli.screens import show_findings
@@ -31,7 +31,7 @@ def read_methods(text: str) -> list[str]:
   Raises:
     UsageError: if one is empty or stands there twice.
   """
-  return _each_once("--methods", split_methods(text))
+  return _each_once("--methods", map(written_out, split_methods(text)))
 
 
 def read_seeds(text: str) -> list[int]:
@@ -58,7 +58,7 @@ def read_sizes(text: str) -> list[int | None]:
   ]
 
 
-def _each_once(flag: str, parts: Sequence[str]) -> list[str]:
+def _each_once(flag: str, parts: Iterable[str]) -> list[str]:
   parts = [part.strip() for part in parts]
   if "" in parts:
     raise UsageError(f"{flag} must have something between its commas")

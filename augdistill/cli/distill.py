@@ -6,7 +6,7 @@ r"""Trains a small student with a teacher, and with augmentation.
 A method is a base, ft (labels alone) or kd (labels and teacher), plus views:
 each with parameters and copies, for example
 kd(temperature=2)+augpro_mix*2+augpro_fgsm(delta=3). `augdistill methods` lists
-all there are.
+all there are, and what `best` stands for.
 """
 
 import argparse

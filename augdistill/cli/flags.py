@@ -222,10 +222,14 @@ def add_gin(parser: argparse.ArgumentParser) -> None:
 
 def macro_bindings(args: argparse.Namespace) -> list[str]:
   """The gin bindings that the given flags stand for."""
+  from augdistill.augment.methods import written_out
+
   bindings = []
   for flag, macro in MACROS.items():
     value = getattr(args, flag, None)
     if value is not None:
+      # A run keeps what a name stood for when it began.
+      value = written_out(value) if flag == "method" else value
       # A slash more is no other configuration.
       value = os.path.normpath(value) if flag in _DIRECTORIES else value
       bindings.append(f"{macro} = {value!r}")

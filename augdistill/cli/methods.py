@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _catalogue() -> dict[str, Mapping[str, tuple[str, str]]]:
   """Title -> name -> how it is written, and what it is."""
-  from augdistill.augment.methods import BASES, RECIPES
+  from augdistill.augment.methods import BASES, COMBINATIONS, RECIPES
   from augdistill.losses.named import REWEIGHTINGS, TERMS
   from augdistill.training.bases import BASE_FACTORIES
   from augdistill.training.policies import CHOICES
@@ -51,6 +51,10 @@ def _catalogue() -> dict[str, Mapping[str, tuple[str, str]]]:
     }
 
   return {
+    "combinations": {
+      name: (name, f"stands for {method}")
+      for name, method in COMBINATIONS.items()
+    },
     "bases": {
       name: (name + _keys(BASE_FACTORIES[name]), summary)
       for name, summary in BASES.items()

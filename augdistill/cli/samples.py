@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from augdistill import prng
-from augdistill.augment.methods import BASES, parse
+from augdistill.augment.methods import BASES, parse, written_out
 from augdistill.cli.given_rewrites import reads_rewrites
 from augdistill.cli.sampling import make_reader, rows_of
 from augdistill.cli.served import network
@@ -46,7 +46,7 @@ def augmented(
   Raises:
     UsageError: for wrong data, method or teacher.
   """
-  text = _method(args.method)
+  text = _method(written_out(args.method))
   teacher = Trained.load(args.teacher) if args.teacher else None
   data = _load(args, teacher)
   policy = build_policy(text, data.task.kind)

@@ -134,6 +134,13 @@ def test_flags_of_one_run_are_refused(files, teacher, tmp_path, flag, message):
   assert message in done.err
 
 
+def test_combinations_are_compared_under_what_they_stand_for():
+  [method] = comparing.read_methods("best")
+  assert method.startswith("kd+")
+  with pytest.raises(UsageError, match="twice"):
+    comparing.read_methods(f"best,{method}")
+
+
 def test_lists_are_read():
   assert comparing.read_methods("kd, kd+fmix(lam=0.5,alpha=1) ,ft") == [
     *("kd", "kd+fmix(lam=0.5,alpha=1)", "ft"),

@@ -13,7 +13,7 @@ import pytest
 
 import augdistill.cli
 from augdistill.augment.grammar import parse
-from augdistill.augment.methods import RECIPES
+from augdistill.augment.methods import COMBINATIONS, RECIPES, written_out
 from augdistill.checkpoints.store import Store
 from augdistill.cli import config, fit, flags, parts
 from augdistill.cli import distill as distill_command
@@ -26,6 +26,7 @@ from augdistill.losses.named import TERMS
 from augdistill.models.enct5 import EncT5Config
 from augdistill.models.sizes import SIZES
 from augdistill.reports.run_directory import RunDirectory
+from augdistill.training.policies import build_policy
 from augdistill.types import Task, TaskKind
 from tests.cli.tiny import ok, read_jsonl
 
@@ -104,6 +105,22 @@ def test_a_flag_arrives_where_it_must(flag):
   assert f"{flags.MACROS[flag]} = {value!r}" in text
 
 
+@pytest.mark.parametrize("rest", ["", "+mixup"])
+def test_a_run_keeps_what_a_combination_stood_for(rest):
+  run_config, text = resolve(method=f"best{rest}")
+  for name, method in COMBINATIONS.items():
+    assert name == "best"
+    assert run_config.method == method + rest
+    assert f"METHOD = {method + rest!r}" in text
+  assert build_policy(run_config.method, TaskKind.CLASSES).needs_teacher
+
+
+def test_a_combination_is_at_the_head_of_a_method():
+  assert written_out("kd+best") == "kd+best"
+  with pytest.raises(UsageError, match="best"):
+    resolve(method="kd+best")
+
+
 def test_the_learning_rate_arrives_at_the_optimizer():
   run_config, _ = resolve(
     "make_optimizer.warmup_fraction = 0.0", learning_rate=0.5
@@ -123,6 +140,7 @@ def test_every_flag_of_a_command_is_a_macro_or_known_to_be_none(module):
   module.add_arguments(parser)
   others = {"help", "output_dir", "gin_file", "gin_search_paths"}
   others |= {"teacher_model", "teacher_num_steps", "force", "profile"}
+  others |= {"wandb"}
   given = {action.dest for action in parser._actions}
   assert given - others <= set(flags.MACROS)
 
