@@ -1,4 +1,4 @@
-"""EncT5: T5 1.1's encoder, one decoder layer that reads it, and a linear head.
+"""EncT5: T5's encoder, one decoder layer that reads it, and a linear head.
 
 The decoder layer has no self-attention: one learned latent query attends to
 the encoded text, and the head reads what it found.
@@ -36,6 +36,13 @@ class EncT5Config:
     head_dim: width of one head.
     dropout_rate: share of activations dropped wherever T5 drops them.
     dtype: of activations, "float32" or "bfloat16"; parameters are float32.
+    feed_forward: of the MLPs: "gated-gelu" (T5 1.1, mT5), "relu" (T5 1.0) or
+      "gated-silu".
+    relative_bias: whether the layers of the encoder have one bias of relative
+      positions together, "shared", or each its own, "per_layer" (umT5, and
+      T5X's scanned layers).
+    relative_buckets: of relative positions.
+    relative_max_distance: from here on, all distances share a bucket.
     embedding_init: standard deviation of new word embeddings and of the
       latent query. T5's is 1; small models that are trained from scratch
       learn better from less, since what they learn then weighs more.
@@ -51,6 +58,10 @@ class EncT5Config:
   dropout_rate: float = 0.1
   dtype: str = "float32"
   embedding_init: float = 1.0
+  feed_forward: str = "gated-gelu"
+  relative_bias: str = "shared"
+  relative_buckets: int = 32
+  relative_max_distance: int = 128
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
@@ -65,8 +76,16 @@ class EncT5Config:
       raise ValueError(
         f"embedding_init must be positive, got {self.embedding_init}"
       )
-    if self.dtype not in ("float32", "bfloat16"):
-      raise ValueError(f"dtype must be float32 or bfloat16, got {self.dtype!r}")
+    for name, choices in (
+      ("dtype", ("float32", "bfloat16")),
+      ("feed_forward", t5_layers.FEED_FORWARDS),
+      ("relative_bias", ("shared", "per_layer")),
+    ):
+      value = getattr(self, name)
+      if value not in choices:
+        raise ValueError(
+          f"{name} must be {' or '.join(choices)}, got {value!r}"
+        )
 
 
 class TokenEmbedder(nn.Module):
@@ -99,6 +118,19 @@ class TokenEmbedder(nn.Module):
     )
 
 
+def _relative_bias(
+  config: EncT5Config, length: int
+) -> Float[Array, "1 1 H L L"]:
+  """The bias whose parameter lies in the module that calls this."""
+  bias = t5_layers.RelativePositionBias(
+    config.num_heads,
+    config.relative_buckets,
+    config.relative_max_distance,
+    name="relpos_bias",
+  )
+  return bias(length)[None, None]
+
+
 class EncoderLayer(nn.Module):
   """Self-attention and gated MLP, each behind a norm, with a residual."""
 
@@ -108,6 +140,8 @@ class EncoderLayer(nn.Module):
   def __call__(self, x, bias, *, deterministic: bool):
     config, dtype = self.config, jnp.dtype(self.config.dtype)
     dropout = t5_layers.broadcast_dropout(config.dropout_rate)
+    if config.relative_bias == "per_layer":
+      bias = _relative_bias(config, x.shape[-2]) + bias
     normed = t5_layers.RMSNorm(dtype, name="pre_attention_layer_norm")(x)
     attended, inside = t5_layers.Attention(
       config.num_heads,
@@ -118,8 +152,12 @@ class EncoderLayer(nn.Module):
     )(normed, normed, bias, deterministic=deterministic)
     x = x + dropout(attended, deterministic=deterministic)
     normed = t5_layers.RMSNorm(dtype, name="pre_mlp_layer_norm")(x)
-    y = t5_layers.GatedMlp(
-      config.mlp_dim, config.dropout_rate, dtype, name="mlp"
+    y = t5_layers.Mlp(
+      config.mlp_dim,
+      config.feed_forward,
+      config.dropout_rate,
+      dtype,
+      name="mlp",
     )(normed, deterministic=deterministic)
     dropout = t5_layers.broadcast_dropout(config.dropout_rate)
     return x + dropout(y, deterministic=deterministic), inside
@@ -155,11 +193,10 @@ class Encoder(nn.Module):
         f"the layer to enter at must be in [0, {config.num_layers}], got "
         f"{first_layer}"
       )
-    relative = t5_layers.RelativePositionBias(
-      config.num_heads, name="relpos_bias"
-    )(x.shape[-2])  # [H, L, L]
-    # [n, M, H, L, L], by addition of two arrays of the same rank.
-    bias = relative[None, None] + t5_layers.padding_bias(mask)
+    bias = t5_layers.padding_bias(mask)  # [n, M, 1, 1, L]
+    if config.relative_bias == "shared":
+      # [n, M, H, L, L], by addition of two arrays of the same rank.
+      bias = _relative_bias(config, x.shape[-2]) + bias
     hidden, attention, values = [x], [], []
     for i in range(config.num_layers):
       layer = EncoderLayer(config, name=f"layers_{i}")
@@ -199,8 +236,12 @@ class LatentDecoderLayer(nn.Module):
     dropout = t5_layers.broadcast_dropout(config.dropout_rate)
     x = x + dropout(attended, deterministic=deterministic)
     normed = t5_layers.RMSNorm(dtype, name="pre_mlp_layer_norm")(x)
-    y = t5_layers.GatedMlp(
-      config.mlp_dim, config.dropout_rate, dtype, name="mlp"
+    y = t5_layers.Mlp(
+      config.mlp_dim,
+      config.feed_forward,
+      config.dropout_rate,
+      dtype,
+      name="mlp",
     )(normed, deterministic=deterministic)
     dropout = t5_layers.broadcast_dropout(config.dropout_rate)
     return x + dropout(y, deterministic=deterministic)

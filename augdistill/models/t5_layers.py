@@ -1,4 +1,4 @@
-"""The layers of T5 1.1, with T5X's parameter names, shapes and logical axes.
+"""The layers of T5, with T5X's parameter names, shapes and logical axes.
 
 Every parameter is made by `flax.linen.partitioning.param_with_axes`, so that
 T5X's partitioner takes these modules as they are. Activations may have any
@@ -58,7 +58,7 @@ def relative_position_bucket(
 
 
 class RelativePositionBias(nn.Module):
-  """One learned bias per head and bucket, shared by all layers of a stack."""
+  """One learned bias per head and bucket."""
 
   num_heads: int
   num_buckets: int = 32
@@ -194,10 +194,18 @@ class Attention(nn.Module):
     return out, (probabilities, value)
 
 
-class GatedMlp(nn.Module):
-  """(gelu(x wi_0) * (x wi_1)) wo, with gelu in its tanh form."""
+# How the MLP's hidden layer is made, by transformers' names.
+FEED_FORWARDS = ("gated-gelu", "gated-silu", "relu")
+
+
+class Mlp(nn.Module):
+  """(f(x wi_0) * (x wi_1)) wo, or relu(x wi) wo, T5 1.0's.
+
+  f is gelu in its tanh form, as of T5 1.1, or silu.
+  """
 
   mlp_dim: int
+  feed_forward: str = "gated-gelu"
   dropout_rate: float = 0.0
   dtype: jnp.dtype = jnp.dtype("float32")
 
@@ -210,7 +218,11 @@ class GatedMlp(nn.Module):
         x
       )
 
-    hidden = nn.gelu(wide("wi_0")) * wide("wi_1")
+    if self.feed_forward == "relu":
+      hidden = nn.relu(wide("wi"))
+    else:
+      f = nn.gelu if self.feed_forward == "gated-gelu" else nn.silu
+      hidden = f(wide("wi_0")) * wide("wi_1")
     hidden = broadcast_dropout(self.dropout_rate)(
       hidden, deterministic=deterministic
     )

@@ -44,7 +44,7 @@ def test_the_gelu_is_the_tanh_form():
   x = np.linspace(-3, 5, 41, dtype=np.float32)[None]
   same = {"kernel": np.eye(41, dtype=np.float32)}
   one = {"kernel": np.full((41, 41), 1 / x.sum(), np.float32)}  # x wi_1 = 1
-  got = t5_layers.GatedMlp(41).apply(
+  got = t5_layers.Mlp(41).apply(
     {"params": {"wi_0": same, "wi_1": one, "wo": same}},
     jnp.asarray(x),
     deterministic=True,

@@ -1,0 +1,126 @@
+"""T5's weights under the names of this package's EncT5, from where they lie.
+
+EncT5 takes the embeddings, the encoder, and of the decoder's first layer the
+cross-attention, the MLP, their norms, and the final norm; the rest of the
+decoder is left over, and the latent query and the head are new.
+"""
+
+import re
+
+import numpy as np
+
+from augdistill.checkpoints.foreign import Arrays, Stored
+
+_ENCODER = {
+  "layer.0.SelfAttention.q": "attention/query/kernel",
+  "layer.0.SelfAttention.k": "attention/key/kernel",
+  "layer.0.SelfAttention.v": "attention/value/kernel",
+  "layer.0.SelfAttention.o": "attention/out/kernel",
+  "layer.0.SelfAttention.relative_attention_bias": "relpos_bias/rel_embedding",
+  "layer.0.layer_norm": "pre_attention_layer_norm/scale",
+  "layer.1.layer_norm": "pre_mlp_layer_norm/scale",
+  "layer.1.DenseReluDense.wi": "mlp/wi/kernel",
+  "layer.1.DenseReluDense.wi_0": "mlp/wi_0/kernel",
+  "layer.1.DenseReluDense.wi_1": "mlp/wi_1/kernel",
+  "layer.1.DenseReluDense.wo": "mlp/wo/kernel",
+}
+_DECODER = {
+  "layer.1.EncDecAttention.q": "encoder_decoder_attention/query/kernel",
+  "layer.1.EncDecAttention.k": "encoder_decoder_attention/key/kernel",
+  "layer.1.EncDecAttention.v": "encoder_decoder_attention/value/kernel",
+  "layer.1.EncDecAttention.o": "encoder_decoder_attention/out/kernel",
+  "layer.1.layer_norm": "pre_cross_attention_layer_norm/scale",
+  "layer.2.layer_norm": "pre_mlp_layer_norm/scale",
+  "layer.2.DenseReluDense.wi": "mlp/wi/kernel",
+  "layer.2.DenseReluDense.wi_0": "mlp/wi_0/kernel",
+  "layer.2.DenseReluDense.wi_1": "mlp/wi_1/kernel",
+  "layer.2.DenseReluDense.wo": "mlp/wo/kernel",
+}
+_TOP = {
+  "shared.weight": "token_embedder/embedding",
+  "encoder.embed_tokens.weight": "token_embedder/embedding",
+  "encoder.final_layer_norm.weight": "encoder/encoder_norm/scale",
+  "decoder.final_layer_norm.weight": "decoder/decoder_norm/scale",
+}
+_SHARED_BIAS = "encoder/relpos_bias/rel_embedding"
+
+
+def from_transformers(arrays: Arrays) -> dict[str, Stored]:
+  """The weights of a T5 of Hugging Face, by T5X's names, in its layout.
+
+  Args:
+    arrays: as of `state_dict.state_dict_arrays`.
+
+  Returns:
+    T5X's name -> array; what EncT5 has no place for keeps its own name.
+  """
+  biases = sum(
+    name.startswith("encoder.") and "relative_attention_bias" in name
+    for name in arrays
+  )
+  found: dict[str, Stored] = {}
+  for name, array in arrays.items():
+    place = _TOP.get(name) or _in_a_layer(name)
+    if place is None:
+      found.setdefault(name, array)
+      continue
+    # One bias alone is the whole stack's.
+    if place.endswith("rel_embedding") and biases == 1:
+      place = _SHARED_BIAS
+    matrix = len(array.shape) == 2 and place != "token_embedder/embedding"
+    found[place] = transposed(array) if matrix else array
+  return found
+
+
+def _in_a_layer(name: str) -> str | None:
+  found = re.fullmatch(r"(encoder|decoder)\.block\.(\d+)\.(.+)\.weight", name)
+  if not found:
+    return None
+  stack, layer, rest = found.groups()
+  place = (_ENCODER if stack == "encoder" else _DECODER).get(rest)
+  return place and f"{stack}/layers_{layer}/{place}"
+
+
+def from_t5x(arrays: Arrays) -> dict[str, Stored]:
+  """The weights of a T5 of T5X, with scanned layers apart.
+
+  Args:
+    arrays: as of `t5x_checkpoint.t5x_arrays`.
+
+  Returns:
+    T5X's name without scanning -> array.
+  """
+  found: dict[str, Stored] = {}
+  for name, array in arrays.items():
+    scanned = re.fullmatch(r"(encoder|decoder)/(?:encoder|decoder)/(.+)", name)
+    if not scanned:
+      found[name] = array
+      continue
+    stack, rest = scanned.groups()
+    for layer in range(array.shape[1]):
+      found[f"{stack}/layers_{layer}/{rest}"] = _layer(array, layer, rest)
+  return found
+
+
+def _layer(array: Stored, layer: int, rest: str) -> Stored:
+  """One layer of a stack on axis 1, its heads joined as unscanned ones are."""
+  shape = array.shape[:1] + array.shape[2:]
+  if len(shape) == 3:  # [D, H, d], or [H, d, D] of the output.
+    joined = "out/" in rest
+    shape = (
+      (shape[0] * shape[1], shape[2])
+      if joined
+      else (shape[0], shape[1] * shape[2])
+    )
+  return Stored(
+    shape, array.dtype, lambda: array.read()[:, layer].reshape(shape)
+  )
+
+
+def transposed(array: Stored) -> Stored:
+  """[out, in] of torch as [in, out] of flax."""
+  return Stored(
+    array.shape[::-1],
+    array.dtype,
+    lambda: np.ascontiguousarray(array.read().T),
+  )

@@ -1,0 +1,235 @@
+"""Checkpoints that T5X wrote, read without T5X: the model's parameters.
+
+T5X has two formats. The native one is a directory with a file `checkpoint`, a
+tree in flax's msgpack, whose leaves are small arrays or say which zarr array
+beside it they are. The other is Orbax's, in a subdirectory `state`. Both hold
+an optimizer's state, too, which is left where it is. A directory may lie on a
+disk or, as gs://BUCKET/PATH, on Google Cloud Storage.
+
+References:
+  github.com/google-research/t5x, t5x/checkpoints.py: version 3 is as above;
+  version 2 wrote bfloat16 as the bits of uint16.
+"""
+
+import functools
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import tensorstore
+from etils import epath
+from flax import serialization
+
+from augdistill.checkpoints.foreign import Stored
+from augdistill.errors import UsageError
+
+# A bucket that one may not read is asked again and again.
+_SECONDS = 60.0
+_NATIVE, _ORBAX = "checkpoint", "state/_METADATA"
+
+
+def is_t5x(path: str) -> bool:
+  """Whether a directory is a checkpoint of T5X, by the names of its files.
+
+  Raises:
+    UsageError: if it cannot be looked into.
+  """
+  store = _open(path)
+  return any(_exists(store, path, name) for name in (_NATIVE, _ORBAX))
+
+
+def t5x_arrays(path: str) -> dict[str, Stored]:
+  """The parameters in a checkpoint of T5X.
+
+  Args:
+    path: its directory, local or gs://.
+
+  Returns:
+    Name -> array, without "target/", such as
+    `encoder/layers_0/attention/query/kernel`. bfloat16 stays what it is.
+
+  Raises:
+    UsageError: if there is none, or it is damaged or older than version 2.
+  """
+  store = _open(path)
+  tree = _read(store, path, _NATIVE)
+  if tree is not None:
+    return _native(path, tree)
+  if _exists(store, path, _ORBAX):
+    return _orbax(path)
+  raise UsageError(
+    f"{path} must be a checkpoint of T5X, with a file {_NATIVE} or a directory "
+    "state; give the directory checkpoint_N itself"
+  )
+
+
+def _native(path: str, content: bytes) -> dict[str, Stored]:
+  try:
+    tree = serialization.msgpack_restore(content)
+    version, target = tree["version"], tree["optimizer"]["target"]
+  except Exception as error:  # Whatever msgpack makes of damaged bytes.
+    raise UsageError(
+      f"{path}/{_NATIVE} must be T5X's tree of a checkpoint, but: {error!r}"
+    ) from error
+  if version not in (2, 3):
+    raise UsageError(
+      f"{path} must be a checkpoint of version 2 or 3, got {version!r}"
+    )
+  return {name: _leaf(path, name, leaf) for name, leaf in _leaves(target)}
+
+
+def _leaves(tree: Any, parents: str = "") -> Iterator[tuple[str, Any]]:
+  for key, value in tree.items():
+    if isinstance(value, Mapping) and "driver" not in value:
+      yield from _leaves(value, f"{parents}{key}/")
+    else:
+      yield f"{parents}{key}", value
+
+
+def _leaf(path: str, name: str, leaf: Any) -> Stored:
+  if isinstance(leaf, np.ndarray):
+    inline = _true_type(leaf)
+    return Stored(inline.shape, inline.dtype, lambda: inline)
+  try:
+    shape = tuple(map(int, leaf["metadata"]["shape"]))
+    dtype = jnp.dtype(leaf["dtype"])
+  except (KeyError, TypeError, ValueError) as error:
+    raise UsageError(
+      f"{path} must say where {name} is, but has {leaf!r}"
+    ) from error
+  dtype = jnp.dtype(jnp.bfloat16) if dtype == np.uint16 else dtype
+  # The place is made of the name: what a file says of others is not followed.
+  folder = f"{path.rstrip('/')}/target.{name.replace('/', '.')}"
+  return Stored(shape, dtype, functools.partial(_array, folder, shape, dtype))
+
+
+def _array(folder: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+  try:
+    opened = tensorstore.open(
+      {"driver": "zarr", "kvstore": _place(folder)}, open=True, read=True
+    ).result(timeout=_SECONDS)
+    array = _true_type(opened.read().result(timeout=_SECONDS))
+  except (OSError, ValueError, TimeoutError) as error:
+    raise UsageError(
+      f"{folder} must hold an array, but: {_first_line(error)}"
+    ) from error
+  missing = _missing_chunks(opened, folder)
+  if (array.shape, array.dtype) != (shape, dtype) or missing:
+    found = f"{array.dtype}{list(array.shape)}"
+    raise UsageError(
+      f"{folder} must hold {dtype}{list(shape)}, as its checkpoint says, got "
+      + (f"{missing} of its files too few" if missing else found)
+    )
+  return array
+
+
+def _missing_chunks(opened: Any, folder: str) -> int:
+  """Files that are not there, which zarr takes for zeros."""
+  shape, chunk = opened.shape, opened.chunk_layout.read_chunk.shape
+  wanted = int(np.prod([-(-n // c) for n, c in zip(shape, chunk, strict=True)]))
+  names = _open(folder).list().result(timeout=_SECONDS)
+  there = sum(bool(re.fullmatch(rb"\d+(\.\d+)*", name)) for name in names)
+  return max(wanted - there, 0)
+
+
+def _orbax(path: str) -> dict[str, Stored]:
+  directory = epath.Path(path) / "state"
+  try:
+    tree = ocp.PyTreeCheckpointHandler().metadata(directory).tree
+    found = dict(_leaves_of(tree["target"]))
+  except Exception as error:  # Whatever Orbax makes of damaged files.
+    raise UsageError(
+      f"{directory} must be a checkpoint of Orbax with a target, but: "
+      f"{_first_line(error)}"
+    ) from error
+  return {
+    name: Stored(
+      tuple(leaf.shape),
+      jnp.dtype(leaf.dtype),
+      functools.partial(_from_orbax, directory, name),
+    )
+    for name, leaf in found.items()
+  }
+
+
+def _leaves_of(tree: Any, parents: str = "") -> Iterator[tuple[str, Any]]:
+  for key, value in tree.items():
+    if isinstance(value, Mapping):
+      yield from _leaves_of(value, f"{parents}{key}/")
+    else:
+      yield f"{parents}{key}", value
+
+
+def _from_orbax(directory: epath.Path, name: str) -> np.ndarray:
+  item: Any = 0
+  restore: Any = ocp.RestoreArgs(restore_type=np.ndarray)
+  for part in reversed(["target", *name.split("/")]):
+    item, restore = {part: item}, {part: restore}
+  try:
+    tree = ocp.PyTreeCheckpointHandler().restore(
+      directory,
+      args=ocp.args.PyTreeRestore(
+        item=item, restore_args=restore, partial_restore=True
+      ),
+    )
+  except Exception as error:  # Whatever Orbax makes of damaged files.
+    raise UsageError(
+      f"{directory} must hold {name}, but: {_first_line(error)}"
+    ) from error
+  for part in ("target", *name.split("/")):
+    tree = tree[part]
+  return tree
+
+
+def _true_type(array: np.ndarray) -> np.ndarray:
+  """bfloat16 where version 2 wrote its bits; parameters are never uint16."""
+  return array.view(jnp.bfloat16) if array.dtype == np.uint16 else array
+
+
+def _place(path: str) -> dict[str, str]:
+  """A directory, as TensorStore names it."""
+  if found := re.fullmatch(r"gs://([^/]+)/?(.*)", path, re.DOTALL):
+    bucket, inside = found.groups()
+    return {
+      "driver": "gcs",
+      "bucket": bucket,
+      "path": f"{inside.strip('/')}/" if inside.strip("/") else "",
+    }
+  return {"driver": "file", "path": f"{epath.Path(path).resolve()}/"}
+
+
+def _open(path: str) -> Any:
+  try:
+    return tensorstore.KvStore.open(_place(path)).result(timeout=_SECONDS)
+  except (OSError, ValueError, TimeoutError) as error:
+    raise _unreadable(path, error) from error
+
+
+def _read(store: Any, path: str, name: str) -> bytes | None:
+  """A file's content; None if there is none."""
+  try:
+    found = store.read(name).result(timeout=_SECONDS)
+  except (OSError, ValueError, TimeoutError) as error:
+    raise _unreadable(path, error) from error
+  return bytes(found.value) if found.state == "value" else None
+
+
+def _exists(store: Any, path: str, name: str) -> bool:
+  return _read(store, path, name) is not None
+
+
+def _unreadable(path: str, error: Exception) -> UsageError:
+  remedy = ""
+  if path.startswith("gs://"):
+    remedy = (
+      ". Is there a network? A bucket that is not public needs `gcloud auth "
+      "application-default login`"
+    )
+  return UsageError(f"cannot read {path}: {_first_line(error)}{remedy}")
+
+
+def _first_line(error: Exception) -> str:
+  return next(iter(str(error).splitlines()), "") or repr(error)

@@ -1,0 +1,164 @@
+"""Tensors from a file of `torch.save`, without torch, and running nothing.
+
+Such a file is a zip archive: `data.pkl`, a pickle of what was saved, and the
+tensors' bytes beside it. A pickle may call any function; here it may build
+dictionaries and tensors, and whatever else it asks for is refused.
+"""
+
+import collections
+import functools
+import io
+import math
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from augdistill.checkpoints.foreign import Stored
+from augdistill.errors import UsageError
+
+_TYPES = {
+  "FloatStorage": np.float32,
+  "DoubleStorage": np.float64,
+  "HalfStorage": np.float16,
+  "BFloat16Storage": ml_dtypes.bfloat16,
+  "LongStorage": np.int64,
+  "IntStorage": np.int32,
+  "ShortStorage": np.int16,
+  "CharStorage": np.int8,
+  "ByteStorage": np.uint8,
+  "BoolStorage": np.bool_,
+}
+
+
+class _Storage(NamedTuple):
+  """The bytes of one or more tensors."""
+
+  dtype: Any
+  key: str
+  size: int
+
+
+class _Tensor(NamedTuple):
+  """A window onto a storage; offset and strides in elements."""
+
+  storage: _Storage
+  offset: int
+  shape: tuple[int, ...]
+  strides: tuple[int, ...]
+
+
+class _Refused(Exception):
+  """The pickle asked for something that is no tensor."""
+
+
+def torch_arrays(path: str) -> dict[str, Stored]:
+  """The tensors of a file that `torch.save` wrote of a dictionary.
+
+  Args:
+    path: the file.
+
+  Returns:
+    Name -> array.
+
+  Raises:
+    UsageError: if the file is damaged, of torch before 1.6, or asks for
+      anything but tensors.
+  """
+  try:
+    with zipfile.ZipFile(path) as archive:
+      names = archive.namelist()
+      (pickled,) = [n for n in names if n.split("/")[1:] == ["data.pkl"]]
+      root = pickled.removesuffix("data.pkl")
+      big = f"{root}byteorder" in names and (
+        archive.read(f"{root}byteorder").strip() == b"big"
+      )
+      tree = _Unpickler(io.BytesIO(archive.read(pickled))).load()
+  except _Refused as error:
+    raise UsageError(
+      f"{path} must hold tensors alone, but asks for {error}, which could run "
+      "code; convert it to safetensors where you trust it"
+    ) from None
+  except Exception as error:  # Whatever zip and pickle make of damaged bytes.
+    raise UsageError(
+      f"{path} must be a file of torch.save (torch 1.6 or later), but: "
+      f"{error!r}; convert it to safetensors"
+    ) from error
+  if not isinstance(tree, Mapping) or not all(
+    isinstance(name, str) for name in tree
+  ):
+    raise UsageError(f"{path} must hold a dictionary of tensors")
+  return {
+    name: Stored(
+      leaf.shape,
+      np.dtype(leaf.storage.dtype),
+      functools.partial(_read, path, root, big, name, leaf),
+    )
+    for name, leaf in tree.items()
+    if isinstance(leaf, _Tensor)
+  }
+
+
+class _Unpickler(pickle.Unpickler):
+  """Builds dictionaries and `_Tensor`s, and refuses everything else."""
+
+  def find_class(self, module: str, name: str) -> Any:
+    if (module, name) == ("collections", "OrderedDict"):
+      return collections.OrderedDict
+    if module == "torch._utils" and name == "_rebuild_tensor_v2":
+      return _rebuild
+    if module == "torch._utils" and name == "_rebuild_parameter":
+      return lambda tensor, *_: tensor
+    if module == "torch" and name in _TYPES:
+      return _TYPES[name]
+    raise _Refused(f"{module}.{name}")
+
+  def persistent_load(self, pid: Any) -> _Storage:
+    kind, dtype, key, _, size = pid
+    if kind != "storage" or dtype not in _TYPES.values():
+      raise _Refused(f"{kind} {dtype}")
+    return _Storage(dtype, str(key), int(size))
+
+
+def _rebuild(
+  storage: Any, offset: int, shape: Sequence[int], strides: Sequence[int], *_
+) -> _Tensor:
+  """What `torch._utils._rebuild_tensor_v2` is called with, checked."""
+  shape, strides = tuple(map(int, shape)), tuple(map(int, strides))
+  if not isinstance(storage, _Storage) or len(shape) != len(strides):
+    raise ValueError("a tensor must have a storage, and a stride per axis")
+  last = sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+  inside = 0 not in shape and offset + last >= storage.size
+  if min((offset, *shape, *strides), default=0) < 0 or inside:
+    raise ValueError(f"a tensor must lie inside its storage, got {shape}")
+  return _Tensor(storage, int(offset), shape, strides)
+
+
+def _read(
+  path: str, root: str, big: bool, name: str, tensor: _Tensor
+) -> np.ndarray:
+  storage = tensor.storage
+  dtype = np.dtype(storage.dtype)
+  try:
+    with zipfile.ZipFile(path) as archive:
+      content = archive.read(f"{root}data/{storage.key}")
+  except Exception as error:  # As above.
+    raise UsageError(f"{path} must hold {name}, but: {error!r}") from error
+  if len(content) != storage.size * dtype.itemsize:
+    raise UsageError(
+      f"{path} must hold {storage.size * dtype.itemsize} bytes of {name}, got "
+      f"{len(content)}"
+    )
+  flat = np.frombuffer(content, dtype)
+  flat = flat.byteswap() if big else flat
+  if math.prod(tensor.shape) == 0:
+    return np.zeros(tensor.shape, dtype)
+  window = np.lib.stride_tricks.as_strided(
+    flat[tensor.offset :],
+    tensor.shape,
+    [stride * dtype.itemsize for stride in tensor.strides],
+  )
+  return np.array(window, order="C")
