@@ -23,6 +23,7 @@ INSTALL_REQUIRES = [
   "optax>=0.2.5,<0.3",
   "orbax-checkpoint>=0.12,<0.13",
   "rich>=14,<16",
+  "safetensors>=0.6,<1",
   "scipy>=1.14,<2",
   "sentencepiece>=0.2,<0.3",
   "seqio>=0.0.20,<0.1",

@@ -10,6 +10,7 @@ import re
 import numpy as np
 
 from augdistill.checkpoints.foreign import Arrays, Stored
+from augdistill.errors import UsageError
 
 _ENCODER = {
   "layer.0.SelfAttention.q": "attention/query/kernel",
@@ -124,3 +125,45 @@ def transposed(array: Stored) -> Stored:
     array.dtype,
     lambda: np.ascontiguousarray(array.read().T),
   )
+
+
+def enct5_shape(arrays: Arrays, where: str) -> dict[str, int | str]:
+  """The shape of the EncT5 that these weights fit.
+
+  Args:
+    arrays: by T5X's names, as of the functions above.
+    where: what messages call the place.
+
+  Returns:
+    Fields of `EncT5Config`, by name. What shapes do not tell, such as silu
+    for gelu, is T5 1.1's.
+
+  Raises:
+    UsageError: if they are not a T5's.
+  """
+  layer, bias = "encoder/layers_0", _SHARED_BIAS
+  own_bias = f"{layer}/relpos_bias/rel_embedding"
+  gated = f"{layer}/mlp/wi_0/kernel" in arrays
+  kind = "shared" if bias in arrays else "per_layer"
+  try:
+    vocab_size, emb_dim = arrays["token_embedder/embedding"].shape
+    _, joined = arrays[f"{layer}/attention/query/kernel"].shape
+    heads, buckets = arrays[bias if bias in arrays else own_bias].shape
+    wide = "wi_0" if gated else "wi"
+    _, mlp_dim = arrays[f"{layer}/mlp/{wide}/kernel"].shape
+  except (KeyError, ValueError) as error:
+    raise UsageError(
+      f"{where} must hold a T5, with embeddings and an encoder, but: {error}"
+    ) from error
+  layers = {name.split("/")[1] for name in arrays if name.startswith("encoder")}
+  return {
+    "vocab_size": vocab_size,
+    "emb_dim": emb_dim,
+    "mlp_dim": mlp_dim,
+    "num_layers": sum(name.startswith("layers_") for name in layers),
+    "num_heads": heads,
+    "head_dim": joined // heads,
+    "feed_forward": "gated-gelu" if gated else "relu",
+    "relative_bias": kind,
+    "relative_buckets": buckets,
+  }

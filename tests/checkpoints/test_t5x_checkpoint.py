@@ -134,7 +134,7 @@ def test_a_chunk_that_is_cut_is_told_or_still_whole(tmp_path):
     except UsageError as error:
       assert "scale must hold an array, but" in str(error)
       told += 1
-  assert told >= len(content) - 8
+  assert told >= len(content) - 9
 
 
 def test_an_array_of_another_shape_than_announced_is_told(tmp_path):

@@ -138,6 +138,8 @@ def test_options_of_a_size_reach_its_configuration():
     ({"dropout_rate": -0.1}, r"dropout_rate must be in \[0, 1\), got -0.1"),
     ({"dropout_rate": float("nan")}, "dropout_rate must be in"),
     ({"dtype": "float16"}, "dtype must be float32 or bfloat16, got 'float16'"),
+    ({"feed_forward": "gelu"}, "gated-silu or relu, got 'gelu'"),
+    ({"relative_bias": "none"}, "shared or per_layer, got 'none'"),
   ],
 )
 def test_a_shape_that_makes_no_model_is_an_error(config, wrong, message):
