@@ -160,6 +160,18 @@ def test_a_run_has_a_page(student, tmp_path):
   assert not (student / "report.html").exists()
 
 
+def test_a_method_that_cannot_be_timed_is_named(
+  files, teacher, tmp_path, monkeypatch
+):
+  red = {"topic": "memory", "level": "red", "says": "does not fit"}
+  reds = [red | {"numbers": {}}]
+  monkeypatch.setattr(grid, "examined", lambda argv, log: reds)
+  done = run(*flags(files, teacher, tmp_path / "grid"), "--match=seconds")
+  assert done.code == 2
+  assert "a step of kd cannot be timed: does not fit" in done.err
+  assert not (tmp_path / "grid" / "runs").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75)]
