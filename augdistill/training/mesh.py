@@ -6,6 +6,7 @@ axis names. The compiler inserts the communication.
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -20,12 +21,15 @@ from augdistill.types import Batch, MaskedLM, Network, Params
 CUT_BY_MODEL = ("vocab", "mlp", "heads", "joined_kv")
 
 
-def make_mesh(model: int = 1) -> Mesh:
-  """All devices as a ('data', 'model') mesh.
+def make_mesh(
+  model: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+  """Devices as a ('data', 'model') mesh.
 
   Args:
     model: devices over which parameters are cut; it divides the number of
       devices.
+    devices: which; by default all there are.
 
   Returns:
     The mesh, of shape (devices / model, model).
@@ -33,13 +37,12 @@ def make_mesh(model: int = 1) -> Mesh:
   Raises:
     UsageError: if `model` does not divide the number of devices.
   """
-  devices = np.asarray(jax.devices())
-  if model < 1 or devices.size % model:
+  grid = np.asarray(jax.devices() if devices is None else devices)
+  if model < 1 or grid.size % model:
     raise UsageError(
-      f"the mesh's model axis must divide the {devices.size} devices, got "
-      f"{model}"
+      f"the mesh's model axis must divide the {grid.size} devices, got {model}"
     )
-  return Mesh(devices.reshape(-1, model), ("data", "model"))
+  return Mesh(grid.reshape(-1, model), ("data", "model"))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,8 +1,14 @@
 """Files, caches and finished runs that the tests of the command line share."""
 
+import functools
+import os
+import types
+
 import jax
 import pytest
 
+from augdistill.cli import parts, pretraining, rewriting
+from augdistill.training import mesh
 from tests.cli.tiny import BOTH, TINY, TINY_PRETRAIN, examples, ok, write_tsv
 
 
@@ -10,17 +16,24 @@ from tests.cli.tiny import BOTH, TINY, TINY_PRETRAIN, examples, ok, write_tsv
 def caches(tmp_path_factory):
   """Keeps data and compiled programs of all these tests, away from home.
 
-  The same program is compiled once, whichever run or process needs it.
+  The same program is compiled once, whichever run or process needs it, those
+  of the other worker too; and for two devices, which takes less than for eight.
   """
   root = tmp_path_factory.mktemp("caches")
+  base = tmp_path_factory.getbasetemp()
+  shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
   options = {
-    "jax_compilation_cache_dir": str(root / "jax"),
+    "jax_compilation_cache_dir": str(shared / "jax"),
     "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
   }
   before = {name: jax.config.values[name] for name in options}
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv("XDG_CACHE_HOME", str(root))
+    two = functools.partial(mesh.make_mesh, devices=jax.devices()[:2])
+    smaller = types.SimpleNamespace(**vars(mesh) | {"make_mesh": two})
+    for module in (parts, pretraining, rewriting):
+      patch.setattr(module, "mesh", smaller)
     for name, value in options.items():
       jax.config.update(name, value)
       patch.setenv(name.upper(), str(value))

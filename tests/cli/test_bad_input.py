@@ -299,8 +299,8 @@ COMMANDS = {
     ["train.tsv"],
   ),
   "batch_of_no_share_for_every_device": (
-    "finetune --train=train.tsv --batch_size=12",
-    ["multiple of 1 microbatches x 8 devices, got 12"],
+    "finetune --train=train.tsv --batch_size=13",
+    ["multiple of 1 microbatches x 2 devices, got 13"],
   ),
   "no_steps": ("finetune --train=train.tsv --num_steps=0", ["num_steps", "0"]),
   "no_learning": (

@@ -541,6 +541,7 @@ def test_a_file_of_configs_is_parsed_and_changes_what_it_says(name):
     assert run_config.data.task == stem
   if folder == "methods":
     known = {"augpro": {"augpro_mix", "augpro_fgsm"}, "ft": set(), "kd": set()}
+    known["best"] = {call.name for call in parse(COMBINATIONS["best"])[1:]}
     called = {call.name for call in parse(run_config.method)[1:]}
     assert called == known.get(stem, {stem})
 

@@ -69,6 +69,7 @@ def test_what_is_set_for_the_student_never_reaches_its_teacher(
     "RunConfig.eval_batch_size": ("16", "256"),
     "RunConfig.eval_period": ("2", "None"),
     "RunConfig.log_period": ("1", "20"),
+    "RunConfig.num_samples": ("0", "8"),
     "LEARNING_RATE": ("0.002", "0.001"),
     "BATCH_SIZE": ("8", "64"),
     "METHOD": ("'kd'", "'ft'"),

@@ -238,6 +238,7 @@ def test_people_read_a_line_each(folder):
   assert ["green", "teacher"] in lines
 
 
+@pytest.mark.slow
 def test_a_profile_tells_what_each_part_of_a_step_costs(folder):
   path = folder / "profiled"
   done = ok(

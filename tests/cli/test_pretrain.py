@@ -174,7 +174,7 @@ def test_every_flag_is_a_macro_and_the_defaults_are_those_of_the_help():
   parser = argparse.ArgumentParser()
   pretrain.add_arguments(parser)
   given = {action.dest: action.help for action in parser._actions}
-  others = {"help", "output_dir", "gin_file", "gin_search_paths"}
+  others = {"help", "output_dir", "gin_file", "gin_search_paths", "wandb"}
   assert set(given) - others <= set(flags.MACROS)
   _, text = resolve()
   macros = dict(
@@ -269,8 +269,8 @@ WRONG = {
   "missing": ("--unlabeled=no.tsv", ["no.tsv does not exist"]),
   "labels": ("--train=texts.tsv", ["'label'", "--label_column"]),
   "batch": (
-    "--unlabeled=texts.tsv --batch_size=12",
-    ["multiple of 1 microbatches x 8 devices, got 12"],
+    "--unlabeled=texts.tsv --batch_size=13",
+    ["multiple of 1 microbatches x 2 devices, got 13"],
   ),
   "steps": ("--unlabeled=texts.tsv --num_steps=0", ["num_steps"]),
   "rate": (

@@ -68,8 +68,8 @@ def test_weights_and_biases_has_the_run(sampled):
   assert (sampled / "wandb_run.txt").read_text().strip()
 
 
-def test_no_samples_are_no_file(student):
-  assert not (student / "samples.jsonl").exists()
+def test_no_samples_are_no_file(teacher):
+  assert not (teacher / "samples.jsonl").exists()
 
 
 def test_a_negative_number_of_samples_is_refused(files, tmp_path):
