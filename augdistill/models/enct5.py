@@ -131,6 +131,17 @@ def _relative_bias(
   return bias(length)[None, None]
 
 
+def _mlp(config: EncT5Config) -> t5_layers.Mlp:
+  """The MLP of the layer that calls this."""
+  return t5_layers.Mlp(
+    config.mlp_dim,
+    config.feed_forward,
+    config.dropout_rate,
+    jnp.dtype(config.dtype),
+    name="mlp",
+  )
+
+
 class EncoderLayer(nn.Module):
   """Self-attention and gated MLP, each behind a norm, with a residual."""
 
@@ -152,13 +163,7 @@ class EncoderLayer(nn.Module):
     )(normed, normed, bias, deterministic=deterministic)
     x = x + dropout(attended, deterministic=deterministic)
     normed = t5_layers.RMSNorm(dtype, name="pre_mlp_layer_norm")(x)
-    y = t5_layers.Mlp(
-      config.mlp_dim,
-      config.feed_forward,
-      config.dropout_rate,
-      dtype,
-      name="mlp",
-    )(normed, deterministic=deterministic)
+    y = _mlp(config)(normed, deterministic=deterministic)
     dropout = t5_layers.broadcast_dropout(config.dropout_rate)
     return x + dropout(y, deterministic=deterministic), inside
 
@@ -236,13 +241,7 @@ class LatentDecoderLayer(nn.Module):
     dropout = t5_layers.broadcast_dropout(config.dropout_rate)
     x = x + dropout(attended, deterministic=deterministic)
     normed = t5_layers.RMSNorm(dtype, name="pre_mlp_layer_norm")(x)
-    y = t5_layers.Mlp(
-      config.mlp_dim,
-      config.feed_forward,
-      config.dropout_rate,
-      dtype,
-      name="mlp",
-    )(normed, deterministic=deterministic)
+    y = _mlp(config)(normed, deterministic=deterministic)
     dropout = t5_layers.broadcast_dropout(config.dropout_rate)
     return x + dropout(y, deterministic=deterministic)
 

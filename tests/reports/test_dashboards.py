@@ -3,6 +3,7 @@
 import importlib.util
 
 import pytest
+import wandb
 
 from augdistill.errors import UsageError
 from augdistill.reports.dashboards import TensorBoard, WeightsAndBiases
@@ -16,7 +17,6 @@ def offline(tmp_path, monkeypatch):
   monkeypatch.setenv("WANDB_SILENT", "true")
   for name in ("CACHE", "CONFIG", "DATA"):
     monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "wandb"))
-  wandb = pytest.importorskip("wandb")
   wandb.teardown()  # It remembers the first environment that it saw.
   yield wandb
   wandb.teardown()
@@ -77,7 +77,7 @@ def test_tensorflow_reads_texts_as_tables(tmp_path):
   rows = [["a | b", "c"], ["d", "e"]]
   board.table(4, "augmented/mixup", ("text", "augmented"), rows)
   board.close()
-  tf = pytest.importorskip("tensorflow")
+  import tensorflow as tf
   from tensorflow.core.util import event_pb2
 
   [path] = tmp_path.iterdir()
