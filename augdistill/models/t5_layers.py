@@ -121,9 +121,7 @@ class Dense(nn.Module):
     return times_matrix(x.astype(self.dtype), kernel.astype(self.dtype))
 
 
-def times_matrix(
-  x: Float[Array, "*n I"], kernel: Float[Array, "I O"]
-) -> Float[Array, "*n O"]:
+def times_matrix(x: Float[Array, "*n I"], kernel) -> Float[Array, "*n O"]:
   """x @ kernel, computed as one product of two matrices.
 
   So is its gradient to the kernel, which XLA would otherwise contract over
