@@ -35,9 +35,12 @@ INSTALL_REQUIRES = [
 
 # Shows runs where a team looks at them: --wandb.
 WANDB_REQUIRES = ["wandb>=0.19,<1"]
+# Reads models from Hugging Face's hub: hf://ORGANISATION/NAME.
+HUB_REQUIRES = ["huggingface_hub>=1,<3"]
 
 TEST_REQUIRES = [
   *WANDB_REQUIRES,
+  *HUB_REQUIRES,
   "beartype>=0.19",
   "hypothesis>=6.100",
   "import-linter>=2.1",
@@ -67,7 +70,11 @@ setuptools.setup(
   license_files=["LICENSE"],
   python_requires=">=3.11",
   install_requires=INSTALL_REQUIRES,
-  extras_require={"test": TEST_REQUIRES, "wandb": WANDB_REQUIRES},
+  extras_require={
+    "hub": HUB_REQUIRES,
+    "test": TEST_REQUIRES,
+    "wandb": WANDB_REQUIRES,
+  },
   packages=setuptools.find_packages(include=["augdistill", "augdistill.*"])
   + CONFIG_PACKAGES,
   package_dir={CONFIGS: "configs"},

@@ -1,79 +1,158 @@
 """A model that begins with weights from elsewhere, and a report of it."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import dataclasses
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
-import jax.numpy as jnp
 import numpy as np
 
 from augdistill.checkpoints import flat
 from augdistill.checkpoints.foreign import Arrays
-from augdistill.errors import UsageError, listing
+from augdistill.errors import UsageError
 from augdistill.types import Params
 
+# What models of one size and one vocabulary share, whatever they are for.
+SHARED = ("token_embedder", "encoder")
 
-class Begun(NamedTuple):
-  """First parameters, and where they are from.
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """Weights that a model may begin with.
 
   Attributes:
-    params: nested dicts like those of the model that begins.
-    loaded: the names of those that came from elsewhere.
-    new: the names of those that did not.
-    left: the names of what is there and has no place here.
+    where: the place, as it was given and as messages call it.
+    arrays: the weights, by the names that this package has for them.
+    shape: what is known of the model's shape: fields of its configuration.
+    vocab_path: the file of its vocabulary; None where it lies elsewhere.
   """
 
-  params: Params
-  loaded: tuple[str, ...]
-  new: tuple[str, ...]
-  left: tuple[str, ...]
+  where: str
+  arrays: Arrays
+  shape: Mapping[str, int | float | str]
+  vocab_path: str | None = None
+
+  def with_layers(self, layers: Sequence[int]) -> "Source":
+    """The same with some of the encoder's layers, numbered anew.
+
+    Args:
+      layers: the number of each layer that stays.
+    """
+    new = {str(old): i for i, old in enumerate(layers)}
+
+    def name_of(name: str) -> str | None:
+      match = re.fullmatch(r"encoder/layers_(\d+)/(.+)", name)
+      if not match:
+        return name
+      old, rest = match.groups()
+      return f"encoder/layers_{new[old]}/{rest}" if old in new else None
+
+    arrays = {
+      its: array
+      for name, array in self.arrays.items()
+      if (its := name_of(name)) is not None
+    }
+    shape = {**self.shape, "num_layers": len(layers)}
+    return dataclasses.replace(self, arrays=arrays, shape=shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+  """Which of a model's arrays lie elsewhere: name -> how many numbers.
+
+  Attributes:
+    loaded: those that come from there.
+    new: those that do not.
+    left: what is there and has no place here.
+  """
+
+  loaded: Mapping[str, int]
+  new: Mapping[str, int]
+  left: Mapping[str, int]
 
   def __str__(self) -> str:
-    """A line: what was loaded, what is new, what was left over."""
-    parts = [f"{len(self.loaded)} arrays loaded"]
-    for names, what in ((self.new, "new"), (self.left, "left over")):
-      if names:
-        parts.append(f"{len(names)} {what} ({listing(names, 4)})")
+    """A line, in which the arrays of a part of the model count together."""
+    parts = [_by_part(self.loaded)]
+    if self.new:
+      parts.append(f"new: {_by_part(self.new)}")
+    if self.left:
+      parts.append(f"left over: {_by_part(self.left)}")
     return "; ".join(parts)
 
 
-def begin_with(
-  params: Params, arrays: Arrays, where: str, required: Sequence[str]
-) -> Begun:
-  """First parameters that hold those that lie elsewhere, in float32.
+def _by_part(sizes: Mapping[str, int]) -> str:
+  total: Counter[str] = Counter()
+  for name, size in sizes.items():
+    total[re.split(r"[/.]", name)[0]] += size
+  return ", ".join(f"{part} ({size:,})" for part, size in total.items())
+
+
+def fit(params: Params, source: Source) -> Fit:
+  """Compares a model with what it is to begin with; reads no array.
 
   Args:
-    params: the model's own first parameters.
-    arrays: by the names that the model has for them.
-    where: what messages call the place.
-    required: the beginnings of the names that must be there.
+    params: the model's own first parameters, or their shapes.
+    source: what it begins with.
 
   Returns:
-    The parameters and what was made of the arrays.
+    What it takes from there.
 
   Raises:
-    UsageError: if one that must be there is not, or has another shape.
+    UsageError: if an array has another shape there, or one of the embeddings
+      or the encoder is on one side only.
+  """
+  own = {name: tuple(leaf.shape) for name, leaf in flat.named_leaves(params)}
+  there = {name: array.shape for name, array in source.arrays.items()}
+  for name in {**own, **there}:
+    on_both = name in own and name in there
+    must = on_both or name.startswith(tuple(f"{part}/" for part in SHARED))
+    if must and own.get(name) != there.get(name):
+      raise UsageError(
+        f"{source.where} must be of the same size as the model that begins "
+        f"with it: {name} is {_spell(there.get(name))} there and "
+        f"{_spell(own.get(name))} here{_remedy(name)}"
+      )
+
+  def sizes(names):
+    return {name: math.prod((own | there)[name]) for name in names}
+
+  return Fit(
+    sizes(name for name in own if name in there),
+    sizes(name for name in own if name not in there),
+    sizes(name for name in there if name not in own),
+  )
+
+
+def _spell(shape: tuple[int, ...] | None) -> str:
+  return "missing" if shape is None else str(list(shape))
+
+
+def _remedy(name: str) -> str:
+  if name.startswith("token_embedder/"):
+    return "; read with its vocabulary, --vocab FILE, and leave out --model"
+  if name.startswith("encoder/layers_"):
+    return "; leave out --model, or say which layers by --init_layers"
+  return "; leave out --model"
+
+
+def begin(params: Params, source: Source) -> Params:
+  """`params`, its arrays replaced by those of the same names, in float32.
+
+  Args:
+    params: the model's own first parameters; they fit, as of `fit`.
+    source: what it begins with.
+
+  Returns:
+    Nested dicts like `params`.
+
+  Raises:
+    UsageError: if a file is damaged.
   """
   own = dict(flat.named_leaves(params))
-  for name, leaf in own.items():
-    there = arrays.get(name)
-    if there is None and name.startswith(tuple(required)):
-      raise UsageError(
-        f"{where} must have {name}, {flat.spell(leaf.dtype, leaf.shape)}, "
-        "and has not"
-      )
-    if there is not None and there.shape != tuple(leaf.shape):
-      raise UsageError(
-        f"{where} has {name} of shape {list(there.shape)}, and the model that "
-        f"begins with it {list(leaf.shape)}"
-      )
-  loaded = tuple(name for name in own if name in arrays)
-  read = {
-    name: jnp.asarray(np.asarray(arrays[name].read(), np.float32))
-    for name in loaded
+  there = {
+    name: np.asarray(array.read(), np.float32)
+    for name, array in source.arrays.items()
+    if name in own
   }
-  return Begun(
-    flat.nested(own | read),
-    loaded,
-    tuple(name for name in own if name not in arrays),
-    tuple(name for name in arrays if name not in own),
-  )
+  return flat.nested(own | there)

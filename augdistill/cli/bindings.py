@@ -5,6 +5,7 @@ gin only evaluates factories here; nothing that it wrapped runs under jit.
 
 import collections.abc
 import contextlib
+import copy
 import enum
 import functools
 import importlib.util  # gin finds packaged files only if this is imported
@@ -85,10 +86,11 @@ def fits(value: Any, hint: Any) -> bool:
 def parsed(
   files: Sequence[str], bindings: Sequence[str] = (), search: Sequence[str] = ()
 ) -> Iterator[None]:
-  """gin with exactly these files and bindings; empty again afterwards.
+  """gin with exactly these files and bindings; afterwards as it was before.
 
-  So what is set for one model never reaches another one. Modules that a file
-  imports are found beside it, too, and in the current directory.
+  So what is set for one model never reaches another one, also where a model's
+  file is read while a run's is evaluated. Modules that a file imports are
+  found beside it, too, and in the current directory.
 
   Args:
     files: gin files, by path, below `search`, or below the packaged configs.
@@ -101,6 +103,7 @@ def parsed(
   Raises:
     UsageError: for anything that gin does not accept, there or in the block.
   """
+  before = [(state, copy.copy(state)) for state in _gins_state()]
   gin.clear_config()
   gin.config._LOCATION_PREFIXES[:] = ["", *search, _package()]
   known = set()
@@ -119,6 +122,22 @@ def parsed(
       yield
   finally:
     gin.clear_config()
+    for state, held in before:
+      _put_back(state, held)
+
+
+def _gins_state() -> tuple[Any, ...]:
+  """What gin holds of what it has parsed and called."""
+  gins = gin.config
+  return (
+    *(gins._CONFIG, gins._SINGLETONS, gins._IMPORTS, gins._OPERATIVE_CONFIG),
+    gins._LOCATION_PREFIXES,
+  )
+
+
+def _put_back(state: Any, held: Any) -> None:
+  state.clear()
+  (state.extend if isinstance(state, list) else state.update)(held)
 
 
 def packaged_files() -> list[str]:

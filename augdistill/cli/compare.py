@@ -61,9 +61,12 @@ def run(args: argparse.Namespace) -> int:
   for flag in ("method", "seed"):
     if getattr(args, flag) is not None:
       raise UsageError(f"--{flag} is of one run: give --{flag}s")
-  if args.teacher_model:
+  if distill.makes_teacher(args):
     if args.teacher:
-      raise UsageError("give --teacher DIR or --teacher_model NAME, not both")
+      raise UsageError(
+        "give --teacher DIR, or --teacher_model NAME or --teacher_init DIR, "
+        "not both"
+      )
     args.teacher = os.path.join(args.output_dir, "teacher")
   with grid.locked(args.output_dir):
     return comparing.run_grid(

@@ -102,7 +102,7 @@ def run_grid(
   steps = _kept_steps(output) if args.match == "seconds" else {}
   planned = grid.plan(args, methods, sizes, seeds, steps)
   finished = [_is_finished(run) for run in planned]
-  if args.teacher_model:
+  if distill.makes_teacher(args):
     _train_teacher(args, planned[0], console)
   kept = output / "doctor.json"
   if not args.force and not kept.exists():
@@ -151,9 +151,9 @@ def _train_teacher(
   output = pathlib.Path(args.output_dir)
   if not args.force:
     argv = [f for f in first.argv if not f.startswith("--teacher=")]
-    argv.append(f"--teacher_model={args.teacher_model}")
+    argv += grid.given_flags(args, ("teacher_model", "teacher_init"))
     _look_for_mistakes(argv, output)
-  console.print(f"fine-tuning the teacher, {args.teacher_model}")
+  console.print("fine-tuning the teacher")
   log = output / "teacher.log"
   if error := grid.run_alone(grid.teacher_command(args), log):
     raise RunError(f"the teacher could not be trained: {error} (all in {log})")

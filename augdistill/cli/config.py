@@ -14,6 +14,7 @@ import optax
 from augdistill.augment.methods import RECIPES, Recipe
 from augdistill.cli import flags
 from augdistill.cli.bindings import configurable, parsed
+from augdistill.cli.pretrained import enct5_like
 from augdistill.cli.rewrite_options import RewriteOptions
 from augdistill.data.load import DataConfig
 from augdistill.errors import UsageError
@@ -48,9 +49,11 @@ class RunConfig:
     keep_checkpoints: how many of the newest are kept, besides the best.
     num_samples: rows of which every evaluation shows the augmented texts; 0
       for none.
-    init_layers: which of the teacher's layers the student begins with, as of
-      `augdistill.models.selection`; by default it begins at random.
-    init: directory of a pretrained run whose encoder the model begins with.
+    init_layers: which layers of `init`, or else of the teacher, the student
+      begins with, as of `augdistill.models.selection`; by default all of
+      `init`, or none.
+    init: pretrained weights that the model begins with, as of
+      `augdistill.cli.pretrained.source_of`; by default it begins at random.
     rewrites: a file of other texts of the training rows, or None.
     generator: directory of a pretrained run that makes them, or None.
     rewriting: how it does.
@@ -113,7 +116,10 @@ def _register_views() -> None:
 
 
 _register_views()
-for _factory in (DataConfig, enct5_config, make_optimizer, RewriteOptions):
+for _factory in (
+  *(DataConfig, enct5_config, enct5_like, make_optimizer),
+  RewriteOptions,
+):
   configurable(_factory)
 
 

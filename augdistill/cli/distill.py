@@ -37,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "of the training data, into OUTPUT_DIR/teacher",
   )
   group.add_argument(
+    "--teacher_init",
+    metavar="DIR",
+    help="likewise, a teacher that begins with pretrained weights, as of "
+    "--init; without --teacher_model, of their shape",
+  )
+  group.add_argument(
     "--teacher_num_steps",
     type=int,
     metavar="N",
@@ -55,7 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     metavar="LAYERS",
     help="begin with the teacher's weights and some of its layers: bottom, "
     "skip, top, or their numbers, such as 0,2; the student needs the teacher's "
-    "--model and, with --gin.enct5_config.num_layers, fewer layers",
+    "--model and, with --gin.enct5_config.num_layers, fewer layers. With "
+    "--init, those of its layers (--gin.enct5_like.num_layers)",
   )
   flags.add_init(parser)
   flags.add_rewrites(parser)
@@ -82,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
   run_config, text = configure(args)
   output = RunDirectory(args.output_dir, args.wandb)
   finished = experiment.check_directory(output, text)
-  if args.teacher_model and finished is None:
+  if makes_teacher(args) and finished is None:
     _finetune_teacher(args, run_config)
 
   def before(made):
@@ -107,18 +114,25 @@ def configure(args: argparse.Namespace) -> tuple:
   from augdistill.cli import config
   from augdistill.errors import UsageError
 
-  if args.teacher and args.teacher_model:
+  if args.teacher and makes_teacher(args):
     raise UsageError(
-      "give --teacher DIR, a finished teacher, or --teacher_model NAME, to "
-      "fine-tune one first, but not both"
+      "give --teacher DIR, a finished teacher, or --teacher_model NAME or "
+      "--teacher_init DIR, to fine-tune one first, but not both"
     )
-  if args.teacher_num_steps is not None and not args.teacher_model:
-    raise UsageError("--teacher_num_steps is for --teacher_model NAME")
-  if args.teacher_model:
+  if args.teacher_num_steps is not None and not makes_teacher(args):
+    raise UsageError(
+      "--teacher_num_steps is for --teacher_model NAME or --teacher_init DIR"
+    )
+  if makes_teacher(args):
     args.teacher = os.path.join(args.output_dir, "teacher")
   if args.teacher:
     args.teacher = os.path.normpath(args.teacher)
   return config.resolve("runs/distill.gin", args)
+
+
+def makes_teacher(args: argparse.Namespace) -> bool:
+  """Whether a teacher is to be fine-tuned first."""
+  return bool(args.teacher_model or args.teacher_init)
 
 
 def _finetune_teacher(args: argparse.Namespace, student) -> None:
@@ -127,7 +141,7 @@ def _finetune_teacher(args: argparse.Namespace, student) -> None:
   from augdistill.reports.run_directory import RunDirectory
 
   run_config, text = check_teacher_to_be(args, student)
-  print(f"fine-tuning the teacher, {args.teacher_model}, into {args.teacher}")
+  print(f"fine-tuning the teacher into {args.teacher}")
   experiment.run_experiment(
     run_config, text, RunDirectory(args.teacher), args.argv
   )
@@ -144,20 +158,24 @@ def check_teacher_to_be(args: argparse.Namespace, student) -> tuple:
   from augdistill.cli import config, parts
 
   parts.check(student)
-  read = parts.as_read_by(None, student.data, student.init)
+  read = student.data
+  for init in (student.init, args.teacher_init):
+    read = parts.as_read_by(None, read, init)
   student = dataclasses.replace(student, data=read)
   run_config, text = config.resolve(
-    "runs/finetune.gin",
-    _teachers_flags(args.teacher_model, args.teacher_num_steps),
-    _shared(student),
+    "runs/finetune.gin", _teachers_flags(args), _shared(student)
   )
   parts.check_before_teacher(student, run_config.model)
   return run_config, text
 
 
-def _teachers_flags(model: str, num_steps: int | None) -> argparse.Namespace:
-  """Flags as if nothing else was given."""
-  flags_given = {"model": model, "num_steps": num_steps}
+def _teachers_flags(args: argparse.Namespace) -> argparse.Namespace:
+  """The teacher's flags, as if nothing else was given."""
+  flags_given = {
+    "model": args.teacher_model,
+    "init": args.teacher_init,
+    "num_steps": args.teacher_num_steps,
+  }
   gin_given = {"gin_file": [], "gin_search_paths": "", "gin_bindings": []}
   return argparse.Namespace(
     **dict.fromkeys(flags.MACROS) | flags_given | gin_given

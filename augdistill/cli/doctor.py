@@ -45,12 +45,13 @@ def examine(args: argparse.Namespace) -> list:
 
   try:
     config, _ = distill.configure(args)
-    untrained = args.teacher_model and (
+    untrained = distill.makes_teacher(args) and (
       RunDirectory(args.teacher).results() is None
     )
     if untrained:
       distill.check_teacher_to_be(args, config)
-      config = dataclasses.replace(config, method="ft", teacher=None)
+      read = parts.as_read_by(None, config.data, args.teacher_init)
+      config = dataclasses.replace(config, data=read, method="ft", teacher=None)
     experiment = parts.prepare(config)
   except AugdistillError as error:
     return [Finding(Level.RED, "setup", str(error))]

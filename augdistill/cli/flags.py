@@ -115,8 +115,10 @@ def add_init(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--init",
     metavar="DIR",
-    help="begin with the embeddings and the encoder of a finished run of "
-    "augdistill pretrain of the same --model; its vocabulary is read with",
+    help="begin with pretrained weights, and read with their vocabulary: a "
+    "finished run of augdistill pretrain; a T5 of transformers, in a directory "
+    "or at hf://ORGANISATION/NAME; or a checkpoint of T5X, in a directory or "
+    "at gs://, with --vocab. Without --model, the model has their shape",
   )
 
 
@@ -230,7 +232,13 @@ def macro_bindings(args: argparse.Namespace) -> list[str]:
     if value is not None:
       # A run keeps what a name stood for when it began.
       value = written_out(value) if flag == "method" else value
-      # A slash more is no other configuration.
-      value = os.path.normpath(value) if flag in _DIRECTORIES else value
+      value = as_directory(value) if flag in _DIRECTORIES else value
       bindings.append(f"{macro} = {value!r}")
+  if getattr(args, "init", None) and not args.model:
+    bindings.append("RunConfig.model = @enct5_like")
   return bindings
+
+
+def as_directory(path: str) -> str:
+  """A path without a slash too many, which is no other configuration."""
+  return path.rstrip("/") if "://" in path else os.path.normpath(path)

@@ -110,11 +110,18 @@ def plan(
 def teacher_command(args: argparse.Namespace) -> list[str]:
   """The command of the teacher that the grid has in common."""
   argv = ["finetune", *given_flags(args, _TEACHERS)]
-  if args.init and not args.vocab:  # The student reads with this vocabulary.
+  # The student reads with this vocabulary.
+  if args.init and not (args.vocab or args.teacher_init):
     argv.append(f"--vocab={vocab_path(args.init)}")
-  argv.append(f"--model={args.teacher_model}")
-  if args.teacher_num_steps is not None:
-    argv.append(f"--num_steps={args.teacher_num_steps}")
+  argv += [
+    f"--{flag}={value}"
+    for flag, value in (
+      ("model", args.teacher_model),
+      ("init", args.teacher_init),
+      ("num_steps", args.teacher_num_steps),
+    )
+    if value is not None
+  ]
   return [*argv, f"--output_dir={args.teacher}"]
 
 

@@ -8,7 +8,7 @@ import jax
 
 from augdistill.cli.config import RunConfig
 from augdistill.cli.given_rewrites import check_rewrites, training_rewrites
-from augdistill.cli.pretrained import inheriting, vocab_path
+from augdistill.cli.pretrained import inheriting, source_of, vocab_path
 from augdistill.cli.served import Served, network
 from augdistill.cli.trained import Trained, open_finished
 from augdistill.data.dataset import Examples, concat
@@ -83,13 +83,8 @@ def check(config: RunConfig) -> None:
       f"--unlabeled needs a method with a teacher, got {config.method!r}"
     )
   check_rewrites(config)
-  if config.init and config.init_layers:
-    raise UsageError(
-      "a student begins with --init DIR or with --init_layers of its teacher, "
-      "not with both"
-    )
-  for path in filter(None, (config.generator, config.init)):
-    open_finished(path, pretrained=True)
+  if config.generator:
+    open_finished(config.generator, pretrained=True)
   check_batch_size(
     config.batch_size, config.model_parallel, config.num_microbatches
   )
@@ -168,7 +163,7 @@ def check_before_teacher(
   if config.rewrites:
     training_rewrites(config, data, training_rows(config, data))
   if config.init:
-    inheriting(config.init, network(shape))
+    _inheriting(config, shape)
   _check_fit(config, _policy(config, data), shape, _shape(teacher, data))
 
 
@@ -179,9 +174,11 @@ def _check_fit(
   teacher: EncT5Config | None,
 ) -> None:
   """Raises UsageError if method, student and teacher do not fit each other."""
-  if config.init_layers is not None:
+  if config.init_layers is not None and config.init is None:
     if teacher is None:
-      raise UsageError("--init_layers needs a teacher to take the layers from")
+      raise UsageError(
+        "--init_layers needs a teacher, or --init, to take the layers from"
+      )
     select = _selecting(config.init_layers, shape, teacher)
     init = network(shape).init, network(teacher).init
     jax.eval_shape(
@@ -214,11 +211,22 @@ def _beginning(
 ) -> Callable[[Params], Params]:
   """What the student begins with: random parameters, or another model's."""
   if config.init is not None:
-    return inheriting(config.init, network(shape))
+    return _inheriting(config, shape)
   if config.init_layers is None:
     return lambda params: params
   select = _selecting(config.init_layers, shape, teacher.served.model)
   return lambda params: params | select(params, teacher.params)
+
+
+def _inheriting(
+  config: RunConfig, shape: EncT5Config
+) -> Callable[[Params], Params]:
+  """The student's random parameters -> those that --init gives it."""
+  layers = None
+  if config.init_layers is not None:
+    there = source_of(config.init).shape["num_layers"]
+    layers = selected_layers(config.init_layers, shape.num_layers, there)
+  return inheriting(config.init, network(shape), layers)
 
 
 def _selecting(
@@ -241,21 +249,21 @@ def as_read_by(
   Args:
     teacher: gives the labels in its order, too.
     config: which data.
-    init: directory of a pretrained run that the student begins with.
+    init: what the student begins with, as of `pretrained.source_of`.
 
   Raises:
     UsageError: if any two of them have different ones.
   """
   if init is not None:
-    path = vocab_path(init)
+    path = vocab_path(init, config.vocab or (teacher and teacher.vocab_path))
     for whose, other in (
       ("--vocab", config.vocab),
       ("the teacher's vocabulary", teacher and teacher.vocab_path),
     ):
       if other and not _same_vocab(path, other):
         raise UsageError(
-          f"{whose} must be that of --init, got {other} and {path}; pretrain "
-          f"with --vocab {other}"
+          f"{whose} must be that of --init, got {other} and {path}; a run of "
+          f"augdistill pretrain has it with --vocab {other}"
         )
     config = dataclasses.replace(config, vocab=config.vocab or path)
   if teacher is None:

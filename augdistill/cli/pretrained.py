@@ -1,20 +1,23 @@
-"""A pretrained run, read back: what rewrites texts and begins other runs."""
+"""A pretrained model, read back: what rewrites texts and begins other runs."""
 
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 
+from augdistill.checkpoints.begin import Source, begin, fit
 from augdistill.checkpoints.flat import named_leaves
-from augdistill.checkpoints.inherit import SHARED, inherit
+from augdistill.checkpoints.foreign import Stored
+from augdistill.checkpoints.source import is_remote, open_source
 from augdistill.checkpoints.store import Store
 from augdistill.cli.bindings import configurable, parsed
 from augdistill.cli.served import gin_text
-from augdistill.cli.trained import count, open_finished
+from augdistill.cli.trained import open_finished
 from augdistill.data.vocabulary import Vocab, load_vocab
+from augdistill.errors import UsageError, said_of
 from augdistill.models.enct5 import EncT5Config
 from augdistill.models.masked_t5 import masked_t5
 from augdistill.reports.run_directory import RunDirectory
@@ -91,20 +94,90 @@ class Pretrained:
     with Store(run.checkpoints) as store:
       params = jax.device_put(store.restore_params(results["best_step"]))
     network = masked_network(served.model)
-    return cls(served, network, params, vocab_path(path))
+    return cls(served, network, params, str(run.vocab / "vocab.spm"))
 
 
-def vocab_path(path: str) -> str:
-  """The SentencePiece file of the run in directory `path`."""
-  return str(RunDirectory(path).vocab / "vocab.spm")
+def source_of(path: str) -> Source:
+  """What a model may begin with: a run of `pretrain`, or foreign weights.
+
+  Raises:
+    UsageError: if there is nothing that can be read, or a run of another
+      command, or one that has not finished.
+  """
+  if is_remote(path) or not RunDirectory(path).config_gin.exists():
+    return open_source(path)
+  pretrained = Pretrained.load(path)
+  arrays = {
+    name: Stored(leaf.shape, leaf.dtype, functools.partial(np.asarray, leaf))
+    for name, leaf in named_leaves(pretrained.params)
+  }
+  shape = dataclasses.asdict(pretrained.served.model)
+  return Source(path, arrays, shape, pretrained.vocab_path)
 
 
-def inheriting(path: str, student: Network) -> Callable[[Params], Params]:
-  """Makes first parameters that hold a pretrained run's; says what is new.
+def enct5_like(
+  path: str,
+  vocab_size: int,
+  num_outputs: int,
+  dropout_rate: float = 0.1,
+  dtype: str = "float32",
+  num_layers: int | None = None,
+) -> EncT5Config:
+  """The shape of a model that begins with weights from elsewhere.
 
   Args:
-    path: the run's directory.
-    student: the network that begins with its embeddings and its encoder.
+    path: where they are, as of `source_of`.
+    vocab_size: V.
+    num_outputs: C.
+    dropout_rate: in [0, 1).
+    dtype: of activations, "float32" or "bfloat16".
+    num_layers: fewer than there, for a model of some of its layers.
+
+  Returns:
+    The configuration of the network.
+
+  Raises:
+    UsageError: as of `source_of`.
+  """
+  own = {
+    "vocab_size": vocab_size,
+    "num_outputs": num_outputs,
+    "dropout_rate": dropout_rate,
+    "dtype": dtype,
+  }
+  own |= {} if num_layers is None else {"num_layers": num_layers}
+  with said_of(path):
+    return EncT5Config(**{**source_of(path).shape, **own})
+
+
+def vocab_path(path: str, vocab: str | None = None) -> str:
+  """The SentencePiece file that goes with what a model begins with.
+
+  Args:
+    path: as of `source_of`.
+    vocab: the one that was given, for weights that lie without theirs.
+
+  Raises:
+    UsageError: if there is none.
+  """
+  found = source_of(path).vocab_path or vocab
+  if found is None:
+    raise UsageError(
+      f"{path} has no vocabulary beside it: give the SentencePiece file that "
+      "it was trained with, --vocab FILE"
+    )
+  return found
+
+
+def inheriting(
+  path: str, student: Network, layers: Sequence[int] | None = None
+) -> Callable[[Params], Params]:
+  """Makes first parameters that hold weights from elsewhere; says what is new.
+
+  Args:
+    path: where they are, as of `source_of`.
+    student: the network that begins with them.
+    layers: the layers that it begins with; by default all.
 
   Returns:
     The student's random parameters -> those that it begins with.
@@ -112,16 +185,10 @@ def inheriting(path: str, student: Network) -> Callable[[Params], Params]:
   Raises:
     UsageError: if the two are not of one size.
   """
-  pretrained = Pretrained.load(path)
-
-  def begin(params):
-    return inherit(params, pretrained.params, path)
-
+  source = source_of(path)
+  if layers is not None:
+    source = source.with_layers(layers)
   # What does not fit shows now, before a run's directory is claimed.
-  params = jax.eval_shape(
-    lambda key: begin(student.init(key)), jax.random.key(0)
-  )
-  sizes = {name: f"{name} ({count(part):,})" for name, part in params.items()}
-  old = ", ".join(sizes.pop(name) for name in SHARED)
-  print(f"beginning with {path}: {old}; new: {', '.join(sizes.values())}")
-  return begin
+  shapes = jax.eval_shape(student.init, jax.random.key(0))
+  print(f"beginning with {path}: {fit(shapes, source)}")
+  return lambda params: begin(params, source)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from augdistill.checkpoints.begin import begin_with
+from augdistill.checkpoints.begin import Source, begin, fit
 from augdistill.checkpoints.foreign import Stored
 from augdistill.checkpoints.state_dict import state_dict_arrays
 from augdistill.checkpoints.t5_names import (
@@ -21,15 +21,16 @@ from augdistill.models.enct5 import Encoder, EncT5Config, enct5
 from augdistill.types import Inputs
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
-REQUIRED = ("token_embedder", "encoder")
 # Longer than relative positions are told apart.
 LENGTH = 20
 
 
 def begun(arrays, **more):
-  config = EncT5Config(num_outputs=3, **enct5_shape(arrays, "there") | more)
+  shape = enct5_shape(arrays, "there") | more
+  config = EncT5Config(num_outputs=3, **shape)
   params = enct5(config).init(jax.random.key(1))
-  return config, begin_with(params, arrays, "there", REQUIRED)
+  source = Source("there", arrays, shape)
+  return config, fit(params, source), begin(params, source)
 
 
 def encoded(config, params, tokens, mask):
@@ -55,14 +56,14 @@ def texts(vocab_size, rows=3):
 def test_what_transformers_said_once_is_said_here(kind):
   folder = GOLDEN / kind
   arrays = from_transformers(state_dict_arrays(str(folder)))
-  config, first = begun(arrays, relative_max_distance=12)
+  config, fitted, params = begun(arrays, relative_max_distance=12)
   wanted = np.load(folder / "expected.npz")
   mask = wanted["mask"]
-  got = encoded(config, first.params, wanted["tokens"], mask)
+  got = encoded(config, params, wanted["tokens"], mask)
   np.testing.assert_allclose(
     got[mask], wanted["encoded"][mask], atol=1e-5, rtol=1e-4
   )
-  assert set(first.new) == {"decoder/latent", "head/kernel", "head/bias"}
+  assert set(fitted.new) == {"decoder/latent", "head/kernel", "head/bias"}
 
 
 SHAPES = {
@@ -107,7 +108,7 @@ def test_the_encoder_of_transformers_says_the_same_here(of_transformers):
   more = {"relative_max_distance": 12}
   if path.name == "silu":
     more["feed_forward"] = "gated-silu"
-  config, first = begun(arrays, **more)
+  config, _, params = begun(arrays, **more)
   assert config.num_layers == 2 and config.relative_buckets == 8
   assert config.relative_bias == (
     "per_layer" if path.name == "umt5" else "shared"
@@ -117,7 +118,7 @@ def test_the_encoder_of_transformers_says_the_same_here(of_transformers):
     wanted = model.get_encoder()(
       torch.tensor(tokens), attention_mask=torch.tensor(mask)
     ).last_hidden_state.numpy()
-  got = encoded(config, first.params, tokens, mask)
+  got = encoded(config, params, tokens, mask)
   np.testing.assert_allclose(got[mask], wanted[mask], atol=1e-5, rtol=1e-4)
 
 
@@ -130,9 +131,9 @@ def test_the_decoders_first_layer_says_the_same_without_its_self_attention(
   more = {"relative_max_distance": 12}
   if path.name == "silu":
     more["feed_forward"] = "gated-silu"
-  config, first = begun(arrays, **more)
+  config, _, params = begun(arrays, **more)
   tokens, mask = texts(32)
-  latent = np.asarray(first.params["decoder"]["latent"])
+  latent = np.asarray(params["decoder"]["latent"])
   with torch.no_grad():
     states = model.get_encoder()(
       torch.tensor(tokens), attention_mask=torch.tensor(mask)
@@ -147,7 +148,7 @@ def test_the_decoders_first_layer_says_the_same_without_its_self_attention(
     wanted = decoder.final_layer_norm(x)[:, 0].numpy()
   network = enct5(config)
   got = network.forward(
-    first.params,
+    params,
     Inputs(mask=jnp.asarray(mask)[None], tokens=jnp.asarray(tokens)[None]),
   ).pooled[0]
   np.testing.assert_allclose(got, wanted, atol=1e-5, rtol=1e-4)
@@ -168,10 +169,10 @@ def cross(torch, attention, x, states, bias):
 def test_what_is_new_and_what_is_left_over_is_told(of_transformers):
   _, path = of_transformers
   arrays = from_transformers(state_dict_arrays(str(path)))
-  _, first = begun(arrays)
-  assert set(first.new) == {"decoder/latent", "head/kernel", "head/bias"}
-  assert all(name.startswith(("decoder", "lm_head")) for name in first.left)
-  assert "3 new (" in str(first)
+  _, fitted, _ = begun(arrays)
+  assert set(fitted.new) == {"decoder/latent", "head/kernel", "head/bias"}
+  assert all(name.startswith(("decoder", "lm_head")) for name in fitted.left)
+  assert "; new: decoder (16), head (51); left over: decoder (" in str(fitted)
 
 
 @pytest.mark.parametrize(
@@ -179,35 +180,19 @@ def test_what_is_new_and_what_is_left_over_is_told(of_transformers):
 )
 def test_t5xs_own_numbers_come_out(shared_data, fixture):
   folder = pathlib.Path(shared_data) / "t5x_checkpoints" / fixture
-  config, first = begun(from_t5x(t5x_arrays(str(folder / "checkpoint_5"))))
+  arrays = from_t5x(t5x_arrays(str(folder / "checkpoint_5")))
+  config, fitted, params = begun(arrays)
   wanted = np.load(folder / "reference.npz")
   tokens = wanted["encoder_input_tokens"]
   mask = tokens > 0
-  got = encoded(config, first.params, tokens, mask)
+  got = encoded(config, params, tokens, mask)
   np.testing.assert_allclose(
     got[mask], wanted["encoded"][mask], atol=1e-5, rtol=1e-4
   )
-  assert set(first.new) == {"decoder/latent", "head/kernel", "head/bias"}
-
-
-def stored(shape):
-  return Stored(shape, np.dtype("float32"), lambda: np.zeros(shape, np.float32))
-
-
-def test_a_shape_that_does_not_fit_names_both_sides():
-  params = {"encoder": {"a": jnp.zeros((2, 3))}, "head": {"b": jnp.zeros(1)}}
-  with pytest.raises(
-    UsageError, match=r"there has encoder/a of shape \[3, 2\].*\[2, 3\]"
-  ):
-    begin_with(params, {"encoder/a": stored((3, 2))}, "there", REQUIRED)
-
-
-def test_what_must_be_there_is_named():
-  params = {"encoder": {"a": jnp.zeros((2, 3))}, "head": {"b": jnp.zeros(1)}}
-  with pytest.raises(UsageError, match=r"encoder/a, float32\[2, 3\], and has"):
-    begin_with(params, {"head/b": stored((1,))}, "there", REQUIRED)
+  assert set(fitted.new) == {"decoder/latent", "head/kernel", "head/bias"}
 
 
 def test_weights_of_something_else_are_refused():
+  array = Stored((3, 2), np.dtype("float32"), lambda: np.zeros((3, 2), "f4"))
   with pytest.raises(UsageError, match="there must hold a T5"):
-    enct5_shape({"bert.embeddings.weight": stored((3, 2))}, "there")
+    enct5_shape({"bert.embeddings.weight": array}, "there")

@@ -5,12 +5,15 @@ import json
 import shutil
 
 import jax
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from augdistill.cli import config, fit, parts
 from augdistill.cli.trained import Trained
 from augdistill.data.vocabulary import load_vocab, train_vocab
 from tests.cli.tiny import (
+  LABELS,
   TINY,
   TINY_PRETRAIN,
   examples,
@@ -79,6 +82,7 @@ def test_it_is_said_what_is_old_and_what_is_new(begun, pretrained, teacher):
     for name, part in params(path).items()
   }
   old, new = line.split("; new: ")
+  new, _ = new.split("; left over: ")
   assert old.startswith(f"beginning with {pretrained}: ")
   for text, names in ((old, SHARED), (new, ("decoder", "head"))):
     for name in names:
@@ -170,6 +174,93 @@ def memory(tree):
   return {shard.data.unsafe_buffer_pointer() for shard in shards}
 
 
+# --- weights of other programs ------------------------------------------------
+
+HEADS, HEAD_DIM, WIDTH, MLP_DIM, LAYERS = 2, 4, 8, 12, 3
+
+
+def t5_weights(rows):
+  """Random weights under the names that transformers has for a T5 1.1."""
+  joined = HEADS * HEAD_DIM
+  shapes = {
+    "shared.weight": (rows, WIDTH),
+    "encoder.final_layer_norm.weight": (WIDTH,),
+    "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": (
+      *(32, HEADS),
+    ),
+    "lm_head.weight": (rows, WIDTH),
+  }
+  for i in range(LAYERS):
+    block = f"encoder.block.{i}.layer"
+    for name in "qkv":
+      shapes[f"{block}.0.SelfAttention.{name}.weight"] = joined, WIDTH
+    shapes[f"{block}.0.SelfAttention.o.weight"] = WIDTH, joined
+    for name in ("wi_0", "wi_1"):
+      shapes[f"{block}.1.DenseReluDense.{name}.weight"] = MLP_DIM, WIDTH
+    shapes[f"{block}.1.DenseReluDense.wo.weight"] = WIDTH, MLP_DIM
+    for j in (0, 1):
+      shapes[f"{block}.{j}.layer_norm.weight"] = (WIDTH,)
+  rng = np.random.default_rng(0)
+  return {n: rng.normal(0, 0.3, s).astype("f4") for n, s in shapes.items()}
+
+
+@pytest.fixture(scope="module")
+def t5(tmp_path_factory, pretrained):
+  """A directory of transformers with a T5 of three layers."""
+  folder = tmp_path_factory.mktemp("transformers") / "t5"
+  vocab = pretrained / "vocab" / "vocab.spm"
+  folder.mkdir()
+  shutil.copy(vocab, folder / "spiece.model")
+  config = {"model_type": "t5", "feed_forward_proj": "gated-gelu"}
+  (folder / "config.json").write_text(json.dumps(config))
+  weights = t5_weights(load_vocab(vocab).size)
+  save_file(weights, folder / "model.safetensors")
+  return folder
+
+
+NO_MODEL = tuple(flag for flag in TINY if not flag.startswith("--model"))
+
+
+def test_a_student_begins_with_some_layers_of_a_t5_of_transformers(
+  tmp_path, data, teacher, t5
+):
+  output = tmp_path / "run"
+  done = ok(
+    *("distill", *data, *NO_MODEL, f"--teacher={teacher}", f"--init={t5}"),
+    *("--init_layers=0,2", "--gin.enct5_like.num_layers=2", "--method=kd"),
+    *("--gin.make_optimizer.learning_rate=1e-9", f"--output_dir={output}"),
+  )
+  assert "head (27); left over: lm_head (" in done.out
+  made, there = params(output), load_file(t5 / "model.safetensors")
+  for mine, theirs in ((0, 0), (1, 2)):
+    np.testing.assert_allclose(
+      made["encoder"][f"layers_{mine}"]["attention"]["query"]["kernel"],
+      there[f"encoder.block.{theirs}.layer.0.SelfAttention.q.weight"].T,
+      atol=1e-6,
+    )
+  assert set(made["encoder"]) == {
+    *("layers_0", "layers_1", "encoder_norm", "relpos_bias"),
+  }
+  # The run is used without what it began with.
+  line = ok("predict", "--run", output, "--input", "-", stdin=b"my card\n").out
+  assert json.loads(line)["prediction"] in LABELS
+
+
+def test_a_teacher_begins_with_it_and_its_student_reads_with_its_vocabulary(
+  tmp_path, t5
+):
+  other = [(f"{text} indeed", label) for text, label in examples(60)]
+  train = write_tsv(tmp_path / "train.tsv", other)
+  output = tmp_path / "run"
+  flags = f"--train={train}", *TINY, "--method=kd", f"--teacher_init={t5}"
+  ok("distill", *flags, "--teacher_num_steps=4", f"--output_dir={output}")
+  taught = Trained.load(str(output / "teacher"))
+  assert taught.served.model.num_layers == LAYERS
+  want = load_vocab(t5 / "spiece.model").fingerprint
+  for path in (output, output / "teacher"):
+    assert load_vocab(path / "vocab" / "vocab.spm").fingerprint == want
+
+
 # --- what is wrong -----------------------------------------------------------
 
 WRONG = {
@@ -184,20 +275,39 @@ WRONG = {
   ),
   "another_vocabulary": (
     "--init={pretrained} --vocab={vocab}",
-    ["--vocab must be that of --init", "{vocab}", "pretrain with --vocab"],
+    ["--vocab must be that of --init", "{vocab}", "it with --vocab"],
   ),
-  "layers_too": (
-    "--init={pretrained} --gin.INIT_LAYERS='bottom'",
-    ["--init DIR or with --init_layers", "not with both"],
+  "more_layers_than_there": (
+    "--init={t5} --gin.INIT_LAYERS='bottom' --gin.enct5_like.num_layers=4",
+    ["at most its teacher's 3 layers, got a student of 4"],
   ),
+  "fewer_layers_unsaid": (
+    "--init={t5} --gin.enct5_like.num_layers=2",
+    ["encoder/layers_2", "missing here", "by --init_layers"],
+  ),
+  "a_size_by_name": (
+    "--init={t5} --model=micro",
+    ["{t5} must be of the same size", "[8] there", "leave out --model"],
+  ),
+  "another_architecture": ("--init={other}", ["one of the types t5", "'gpt2'"]),
+  "no_weights": ("--init={empty}", ["must hold weights: model.safetensors"]),
+  "no_vocabulary": ("--init={bare}", ["{bare} has no vocabulary", "--vocab"]),
 }
 
 
 @pytest.fixture
-def places(tmp_path, teacher, pretrained):
+def places(tmp_path, teacher, pretrained, t5):
   vocab = tmp_path / "other.spm"
   vocab.write_bytes(train_vocab(["another text"] * 9).model_bytes)
-  return {"teacher": teacher, "pretrained": pretrained, "vocab": vocab}
+  found = {"teacher": teacher, "pretrained": pretrained, "vocab": vocab}
+  found |= {name: tmp_path / name for name in ("other", "empty", "bare")}
+  for name, kind in (("other", "gpt2"), ("empty", "t5")):
+    found[name].mkdir()
+    text = json.dumps({"model_type": kind})
+    (found[name] / "config.json").write_text(text)
+  shutil.copytree(t5, found["bare"])
+  (found["bare"] / "spiece.model").unlink()
+  return found | {"t5": t5}
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -205,7 +315,7 @@ def test_a_bad_beginning_is_refused_in_one_line(tmp_path, data, places, case):
   line, said = WRONG[case]
   words = line.format(**places).split()
   given = {word.split("=")[0] for word in words}
-  tiny = [w for w in TINY if w.split("=")[0] not in given]
+  tiny = [w for w in NO_MODEL if w.split("=")[0] not in given]
   output = tmp_path / "run"
   done = run("finetune", *data, *tiny, *words, f"--output_dir={output}")
   assert done.code == 2, done.err
@@ -230,5 +340,5 @@ def test_teacher_and_pretrained_model_must_read_alike(
   )
   assert done.code == 2
   assert "the teacher's vocabulary must be that of --init" in done.err
-  assert f"pretrain with --vocab {teacher}/vocab/vocab.spm" in done.err
+  assert f"it with --vocab {teacher}/vocab/vocab.spm" in done.err
   assert not output.exists()

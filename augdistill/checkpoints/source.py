@@ -1,0 +1,118 @@
+"""Weights of other programs that a model may begin with, told by their files.
+
+A directory of Hugging Face's transformers, or on its hub; a checkpoint of T5X.
+"""
+
+import json
+import os
+from typing import Any
+
+from augdistill.checkpoints import t5_names
+from augdistill.checkpoints.begin import Source
+from augdistill.checkpoints.state_dict import state_dict_arrays
+from augdistill.checkpoints.t5x_checkpoint import is_t5x, t5x_arrays
+from augdistill.errors import UsageError, listing
+
+HUB = "hf://"
+_REMOTE = (HUB, "gs://")
+_T5 = ("t5", "mt5", "umt5")
+# What is needed of a repository on the hub: no code, no other frameworks.
+_WANTED = ("*.json", "*.model")
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "flax_model.msgpack")
+# Of its weights, EncT5 knows one epsilon.
+_EPSILON = 1e-6
+
+
+def is_remote(path: str) -> bool:
+  """Whether a path is no place on this machine's disks."""
+  return path.startswith(_REMOTE)
+
+
+def open_source(path: str) -> Source:
+  """Weights that another program wrote; no array is read yet.
+
+  Args:
+    path: a directory, hf://ORGANISATION/NAME, or gs://BUCKET/DIRECTORY.
+
+  Returns:
+    The weights by this package's names.
+
+  Raises:
+    UsageError: if there is no such place, or nothing in it that can be read.
+  """
+  folder = _downloaded(path) if path.startswith(HUB) else path
+  if not is_remote(folder) and not os.path.isdir(folder):
+    raise UsageError(f"a run's or a model's directory must exist, got {path}")
+  if not is_remote(folder) and os.path.exists(_config_file(folder)):
+    return _of_transformers(folder, path)
+  if is_t5x(folder):
+    arrays = t5_names.from_t5x(t5x_arrays(folder))
+    return Source(path, arrays, t5_names.enct5_shape(arrays, path))
+  raise UsageError(
+    f"{path} must hold a run of augdistill pretrain, a model of transformers "
+    "(config.json) or a checkpoint of T5X (its directory checkpoint_N), and "
+    "holds none of them"
+  )
+
+
+def _config_file(folder: str) -> str:
+  return os.path.join(folder, "config.json")
+
+
+def _of_transformers(folder: str, path: str) -> Source:
+  config = _config(_config_file(folder))
+  if config.get("model_type") not in _T5:
+    raise UsageError(
+      f"{path} must hold a model of one of the types {listing(_T5)}, got "
+      f"{config.get('model_type')!r}"
+    )
+  if config.get("layer_norm_epsilon", _EPSILON) != _EPSILON:
+    raise UsageError(
+      f"{path} must have a layer_norm_epsilon of {_EPSILON}, got "
+      f"{config['layer_norm_epsilon']}"
+    )
+  arrays = t5_names.from_transformers(state_dict_arrays(folder))
+  shape = t5_names.enct5_shape(arrays, path) | {
+    "feed_forward": config.get("feed_forward_proj", "relu"),
+    "relative_max_distance": config.get("relative_attention_max_distance", 128),
+  }
+  vocab = os.path.join(folder, "spiece.model")
+  return Source(path, arrays, shape, vocab if os.path.exists(vocab) else None)
+
+
+def _config(file: str) -> dict[str, Any]:
+  try:
+    with open(file, encoding="utf-8") as opened:
+      return dict(json.load(opened))
+  except (OSError, ValueError, TypeError) as error:
+    raise UsageError(
+      f"{file} must be the JSON that save_pretrained writes, but: {error}"
+    ) from error
+
+
+def _downloaded(path: str) -> str:
+  """The directory of a repository on the hub, or of what was kept of it."""
+  try:
+    import huggingface_hub
+  except ImportError as error:
+    raise UsageError(
+      f"{path} is read with huggingface_hub: pip install 'augdistill[hub]'; or "
+      "give a directory that save_pretrained wrote"
+    ) from error
+  name = path.removeprefix(HUB).strip("/")
+  folder = ""
+  try:
+    # The first kind of weights that there is, since each holds them all.
+    for weights in _WEIGHTS:
+      folder = huggingface_hub.snapshot_download(
+        name, allow_patterns=[*_WANTED, weights]
+      )
+      if any(f.endswith(weights.split(".")[-1]) for f in os.listdir(folder)):
+        break
+  except Exception as error:  # The hub's, the network's and its cache's own.
+    reason = next(iter(str(error).strip().splitlines()), repr(error))
+    raise UsageError(
+      f"cannot get {name} from the hub of Hugging Face: {reason}. Is there a "
+      "network? Without one, give a directory that save_pretrained wrote"
+    ) from error
+  return folder

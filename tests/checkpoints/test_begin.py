@@ -1,0 +1,116 @@
+"""What a model takes over from elsewhere, and what it cannot."""
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+
+from augdistill.checkpoints.begin import Source, begin, fit
+from augdistill.checkpoints.flat import named_leaves
+from augdistill.checkpoints.foreign import Stored
+from augdistill.errors import UsageError
+
+
+def tree(width=4, fill=0.0, layers=1, **parts):
+  def full(*shape):
+    return np.full(shape, fill, np.float32)
+
+  encoder = {
+    f"layers_{i}": {"kernel": full(width, width)} for i in range(layers)
+  }
+  return {
+    "token_embedder": {"embedding": full(8, width)},
+    "encoder": {**encoder, "scale": full(width)},
+    **parts,
+  }
+
+
+def source(arrays, **shape):
+  """A tree of arrays as what lies elsewhere."""
+  stored = {
+    name: Stored(leaf.shape, leaf.dtype, lambda leaf=leaf: leaf)
+    for name, leaf in named_leaves(arrays)
+  }
+  return Source("DIR", stored, shape)
+
+
+def test_what_has_the_same_name_is_taken_over_and_nothing_else():
+  head = {"kernel": np.ones((4, 2), np.float32)}
+  ours = tree(fill=1.0, head=head)
+  theirs = tree(fill=2.0, bias=np.zeros(8), head={"other": np.zeros(1)})
+  made = begin(ours, source(theirs))
+  assert jax.tree.structure(made) == jax.tree.structure(ours)
+  assert (made["head"]["kernel"] == 1.0).all()
+  for name in ("token_embedder", "encoder"):
+    assert all((leaf == 2.0).all() for leaf in jax.tree.leaves(made[name]))
+  assert (ours["encoder"]["scale"] == 1.0).all()  # not changed in place
+
+
+def test_other_types_become_float32_with_the_same_values():
+  values = np.arange(32).reshape(8, 4).astype(ml_dtypes.bfloat16)
+  theirs = tree() | {"token_embedder": {"embedding": values}}
+  (made,) = begin(tree(), source(theirs))["token_embedder"].values()
+  assert made.dtype == np.float32
+  np.testing.assert_array_equal(made, values.astype(np.float32))
+
+
+def test_what_is_loaded_new_and_left_over_is_counted_by_part():
+  ours = tree(head={"kernel": np.ones((4, 2)), "bias": np.zeros(2)})
+  theirs = tree(bias=np.zeros(8), **{"lm_head.weight": np.zeros((8, 4))})
+  fitted = fit(ours, source(theirs))
+  assert str(fitted) == (
+    "encoder (20), token_embedder (32); new: head (10); left over: "
+    "bias (8), lm_head (32)"
+  )
+  assert set(fitted.new) == {"head/kernel", "head/bias"}
+
+
+def test_layers_are_chosen_and_numbered_anew():
+  theirs = tree(layers=3)
+  for i in range(3):
+    theirs["encoder"][f"layers_{i}"]["kernel"] += i
+  chosen = source(theirs, num_layers=3).with_layers((0, 2))
+  assert chosen.shape == {"num_layers": 2}
+  made = begin(tree(layers=2, fill=9.0), chosen)["encoder"]
+  assert [made[f"layers_{i}"]["kernel"][0, 0] for i in (0, 1)] == [0, 2]
+  assert not fit(tree(layers=2), chosen).left
+
+
+@pytest.mark.parametrize(
+  "change, said",
+  [
+    (
+      lambda t: t["encoder"]["layers_0"].update(kernel=np.ones((4, 5), "f4")),
+      "encoder/layers_0/kernel is [4, 5] there and [4, 4] here; leave out "
+      "--model, or say which layers",
+    ),
+    (
+      lambda t: t["token_embedder"].update(embedding=np.ones((9, 4), "f4")),
+      "token_embedder/embedding is [9, 4] there and [8, 4] here; read with its "
+      "vocabulary, --vocab FILE",
+    ),
+    (
+      lambda t: t["encoder"].update(layers_1={"kernel": np.ones((4, 4), "f4")}),
+      "encoder/layers_1/kernel is [4, 4] there and missing here",
+    ),
+    (
+      lambda t: t["encoder"].pop("layers_0"),
+      "encoder/layers_0/kernel is missing there and [4, 4] here",
+    ),
+    (
+      lambda t: t.pop("token_embedder"),
+      "token_embedder/embedding is missing there and [8, 4] here",
+    ),
+    (
+      lambda t: t.update(head={"kernel": np.ones((4, 3), "f4")}),
+      "head/kernel is [4, 3] there and [4, 2] here; leave out --model",
+    ),
+  ],
+)
+def test_what_does_not_fit_is_named_with_both_sides(change, said):
+  theirs = tree()
+  change(theirs)
+  with pytest.raises(UsageError) as caught:
+    fit(tree(head={"kernel": np.ones((4, 2))}), source(theirs))
+  assert str(caught.value).startswith("DIR must be of the same size")
+  assert said in str(caught.value)
