@@ -107,6 +107,9 @@ class Inputs:
     hidden: f[n, M, L, D] hidden states at the entry of layer `layer`.
     pooled: f[n, M, D] vectors that the head reads; nothing else runs.
     layer: the index of the first layer that still has to run on `hidden`.
+    segment_ids: i32[n, M, L] the text of a pair, 0 or 1, that a position of
+      `embeddings` is of, for models that tell these apart; None: all 0. Of
+      `tokens` a model sees it itself.
   """
 
   mask: Bool[Array, "n M L"]
@@ -115,11 +118,15 @@ class Inputs:
   hidden: Float[Array, "n M L D"] | None = None
   pooled: Float[Array, "n M D"] | None = None
   layer: int = 0
+  segment_ids: Int[Array, "n M L"] | None = None
 
 
 jax.tree_util.register_dataclass(
   Inputs,
-  data_fields=["mask", "tokens", "embeddings", "hidden", "pooled"],
+  data_fields=[
+    *("mask", "tokens", "embeddings", "hidden", "pooled"),
+    "segment_ids",
+  ],
   meta_fields=["layer"],
 )
 

@@ -1,4 +1,4 @@
-"""Trains a model on labelled texts, from scratch: a teacher, or a baseline.
+"""Trains a model on labelled texts: a teacher, or a baseline.
 
   augdistill finetune --train train.tsv --test test.tsv --output_dir teacher
 

@@ -3,6 +3,9 @@
 import argparse
 import math
 import os
+from collections.abc import Sequence
+
+from augdistill.errors import UsageError
 
 # Flag -> the macro that it sets.
 MACROS = {
@@ -236,7 +239,19 @@ def macro_bindings(args: argparse.Namespace) -> list[str]:
       bindings.append(f"{macro} = {value!r}")
   if getattr(args, "init", None) and not args.model:
     bindings.append("RunConfig.model = @enct5_like")
+    _check_read(args.gin_bindings)
   return bindings
+
+
+def _check_read(gin_bindings: Sequence[str]) -> None:
+  """Raises UsageError where a binding is of a shape that --init gives."""
+  for binding in gin_bindings:
+    if binding.startswith("enct5_config."):
+      name = binding.partition("=")[0].removeprefix("enct5_config.").strip()
+      raise UsageError(
+        f"enct5_config.{name} has no effect, since --init gives the shape; "
+        f"say enct5_like.{name}, or give --model NAME"
+      )
 
 
 def as_directory(path: str) -> str:

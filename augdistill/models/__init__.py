@@ -1,1 +1,1 @@
-"""Networks: T5 layers and EncT5, as flax linen modules with T5X names."""
+"""Networks, as flax linen modules with the axis names of T5X."""

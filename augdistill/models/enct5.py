@@ -9,17 +9,17 @@ References:
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen import partitioning
 from jaxtyping import Array, Bool, Float, Int
 
 from augdistill.models import t5_layers
-from augdistill.types import Inputs, Network, Outputs, Params
+from augdistill.models.dense import Dense
+from augdistill.models.embedder import TokenEmbedder
+from augdistill.models.functional import as_network
+from augdistill.types import Inputs, Network, Outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,36 +86,6 @@ class EncT5Config:
         raise ValueError(
           f"{name} must be {' or '.join(choices)}, got {value!r}"
         )
-
-
-class TokenEmbedder(nn.Module):
-  """The word embedding table, f32[V, D]; rows are not scaled."""
-
-  vocab_size: int
-  emb_dim: int
-  dtype: jnp.dtype
-  init_scale: float
-
-  def setup(self):
-    self.embedding = partitioning.param_with_axes(
-      "embedding",
-      nn.initializers.normal(self.init_scale),
-      (self.vocab_size, self.emb_dim),
-      jnp.float32,
-      axes=("vocab", "embed"),
-    )
-
-  def __call__(self, tokens: Int[Array, "*n L"]) -> Float[Array, "*n L D"]:
-    return jnp.take(self.embedding.astype(self.dtype), tokens, axis=0)
-
-  def attend(self, x: Float[Array, "*n D"]) -> Float[Array, "*n V"]:
-    """x @ table^T, in float32."""
-    return jnp.einsum(
-      "...d,vd->...v",
-      x.astype(self.dtype),
-      self.embedding.astype(self.dtype),
-      preferred_element_type=jnp.float32,
-    )
 
 
 def _relative_bias(
@@ -271,31 +241,6 @@ class LatentDecoder(nn.Module):
     return dropout(norm(x), deterministic=deterministic)[..., 0, :]
 
 
-class Head(nn.Module):
-  """pooled @ kernel + bias, in float32."""
-
-  num_outputs: int
-
-  @nn.compact
-  def __call__(self, pooled: Float[Array, "n M D"]) -> Float[Array, "n M C"]:
-    kernel = partitioning.param_with_axes(
-      "kernel",
-      t5_layers.fan_in_truncated,
-      (pooled.shape[-1], self.num_outputs),
-      jnp.float32,
-      axes=("embed", "classes"),
-    )
-    bias = partitioning.param_with_axes(
-      "bias",
-      nn.initializers.zeros,
-      (self.num_outputs,),
-      jnp.float32,
-      axes=("classes",),
-    )
-    logits = jnp.einsum("...d,dc->...c", pooled.astype(jnp.float32), kernel)
-    return logits + bias[None, None]
-
-
 class EncT5(nn.Module):
   """The whole model; see the module's docstring."""
 
@@ -311,7 +256,8 @@ class EncT5(nn.Module):
     )
     self.encoder = Encoder(config)
     self.decoder = LatentDecoder(config)
-    self.head = Head(config.num_outputs)
+    # In float32, whatever the activations are.
+    self.head = Dense(config.num_outputs, ("embed", "classes"), use_bias=True)
     self.dropout = t5_layers.broadcast_dropout(config.dropout_rate)
 
   def embed(self, tokens: Int[Array, "*n L"]) -> Float[Array, "*n L D"]:
@@ -339,28 +285,6 @@ class EncT5(nn.Module):
     return Outputs(self.head(pooled), pooled, hidden, attention, values)
 
 
-def axis_names(module: nn.Module, *example: Any) -> Params:
-  """The logical axis names of a module's parameters.
-
-  Args:
-    module: whose parameters are made by `param_with_axes`.
-    *example: what the module is called with.
-
-  Returns:
-    A params-shaped tree of tuples of names.
-  """
-  shapes = jax.eval_shape(
-    lambda: module.init({"params": jax.random.key(0)}, *example)
-  )
-
-  def names(node):
-    if isinstance(node, Mapping):
-      return {k.removesuffix("_axes"): names(v) for k, v in node.items()}
-    return tuple(node.names)
-
-  return names(shapes["params_axes"])
-
-
 def enct5(config: EncT5Config) -> Network:
   """The network of this shape as pure functions.
 
@@ -368,40 +292,6 @@ def enct5(config: EncT5Config) -> Network:
     config: its shape.
 
   Returns:
-    A Network. `forward` with a key drops out, without one it does not; it
-    computes each row independently of the others.
+    A Network, as of `as_network`.
   """
-  module = EncT5(config)
-  example = Inputs(
-    mask=jnp.ones((1, 1, 2), bool), tokens=jnp.zeros((1, 1, 2), jnp.int32)
-  )
-
-  def init(key) -> Params:
-    return module.init({"params": key}, example)["params"]
-
-  def forward(params, inputs, *, key=None) -> Outputs:
-    return module.apply(
-      {"params": params},
-      inputs,
-      deterministic=key is None,
-      rngs=None if key is None else {"dropout": key},
-    )
-
-  def embed(params, tokens):
-    return module.apply({"params": params}, tokens, method=EncT5.embed)
-
-  def table(params):
-    return params["token_embedder"]["embedding"]
-
-  def class_vectors(params):
-    return params["head"]["kernel"].T
-
-  return Network(
-    init,
-    forward,
-    embed,
-    table,
-    lambda: axis_names(module, example),
-    config.num_outputs,
-    class_vectors,
-  )
+  return as_network(EncT5(config), config.num_outputs)

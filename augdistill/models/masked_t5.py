@@ -18,12 +18,10 @@ from flax.linen import partitioning
 from jaxtyping import Array, Bool, Float, Int
 
 from augdistill.models import t5_layers
-from augdistill.models.enct5 import (
-  Encoder,
-  EncT5Config,
-  TokenEmbedder,
-  axis_names,
-)
+from augdistill.models.dense import Dense
+from augdistill.models.embedder import TokenEmbedder
+from augdistill.models.enct5 import Encoder, EncT5Config
+from augdistill.models.functional import axis_names
 from augdistill.types import MaskedLM, Params
 
 
@@ -40,9 +38,7 @@ class MaskedHead(nn.Module):
   def __call__(self, x: Float[Array, "*n D"]) -> Float[Array, "*n D"]:
     width = x.shape[-1]
     x = nn.gelu(
-      t5_layers.Dense(
-        width, ("embed", "embed_out"), dtype=self.dtype, name="dense"
-      )(x)
+      Dense(width, ("embed", "embed_out"), dtype=self.dtype, name="dense")(x)
     )
     normed = t5_layers.RMSNorm(self.dtype, name="layer_norm")(x)
     scale = width**-0.5 / self.embedding_init

@@ -2,8 +2,8 @@
 
 Every parameter is made by `flax.linen.partitioning.param_with_axes`, so that
 T5X's partitioner takes these modules as they are. Activations may have any
-number of leading axes (`...`): a view's copies and rows stay two axes, and a
-sharded row axis is never merged with another one.
+number of leading axes (`...`): a view's copies and rows stay two axes, and
+rows, which may be sharded, are merged with others only as the outermost.
 
 References:
   Raffel et al. 2020, arXiv:1910.10683; Shazeer 2020, arXiv:2002.05202 (the
@@ -11,7 +11,6 @@ References:
 """
 
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +18,11 @@ from flax import linen as nn
 from flax.linen import partitioning
 from jaxtyping import Array, Bool, Float, Int
 
+from augdistill.models.dense import Dense
+
 MASKED_LOGIT = -1e10
 
 fan_in_normal = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
-fan_in_truncated = nn.initializers.variance_scaling(
-  1.0, "fan_in", "truncated_normal"
-)
 
 
 def relative_position_bucket(
@@ -99,48 +97,6 @@ class RMSNorm(nn.Module):
     mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
     normed = x * jax.lax.rsqrt(mean_square + self.epsilon)
     return jnp.einsum("...d,d->...d", normed, scale).astype(self.dtype)
-
-
-class Dense(nn.Module):
-  """x @ kernel, without bias, kernel f32[in, out]."""
-
-  features: int
-  axes: tuple[str, str]
-  kernel_init: Callable = fan_in_truncated
-  dtype: jnp.dtype = jnp.dtype("float32")
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "*n I"]) -> Float[Array, "*n O"]:
-    kernel = partitioning.param_with_axes(
-      "kernel",
-      self.kernel_init,
-      (x.shape[-1], self.features),
-      jnp.float32,
-      axes=self.axes,
-    )
-    return times_matrix(x.astype(self.dtype), kernel.astype(self.dtype))
-
-
-def times_matrix(x: Float[Array, "*n I"], kernel) -> Float[Array, "*n O"]:
-  """x @ kernel, computed as one product of two matrices.
-
-  So is its gradient to the kernel, which XLA would otherwise contract over
-  several axes, on CPUs by transposed copies: a student's backward pass took
-  half as long again. Rows, the second of four axes, are merged as the
-  outermost, so that they may be sharded.
-
-  Args:
-    x: f[..., I]; of a view's activations [n, M, L, I].
-    kernel: f[I, O].
-
-  Returns:
-    f[..., O].
-  """
-  if x.ndim == 4:
-    x = jnp.swapaxes(x, 0, 1)  # [M, n, L, I]
-  y = x.reshape(-1, x.shape[-1]) @ kernel
-  y = y.reshape(*x.shape[:-1], -1)
-  return jnp.swapaxes(y, 0, 1) if x.ndim == 4 else y
 
 
 def broadcast_dropout(rate: float) -> nn.Dropout:

@@ -39,11 +39,11 @@ def print_table(results: str, costs: dict[str, float]) -> None:
     groups[run["method"], run["num_steps"]].append(run)
   usual = collections.Counter(steps for _, steps in groups).most_common(1)
 
-  def percents(runs, split):
+  def percents(runs, split, whose="metrics"):
     metric = next(iter(runs[0]["metrics"][split]))
-    return [100 * run["metrics"][split][metric] for run in runs]
+    return [100 * run[whose][split][metric] for run in runs]
 
-  header = ["method", "runs", "validation", "test", "agreement"]
+  header = ["method", "runs", "teacher", "validation", "test", "agreement"]
   header += ["a step"] if costs else []
   print("| " + " | ".join(header) + " |")
   print("|---|" + "--:|" * (len(header) - 1))
@@ -56,9 +56,11 @@ def print_table(results: str, costs: dict[str, float]) -> None:
     if steps != usual[0][0]:
       name += f", {steps:,} steps"
     agreement = [100 * r["agreement"] for r in runs if r["agreement"]]
+    teacher = statistics.fmean(percents(runs, "test", "teacher_metrics"))
     cells = [
       name,
       str(len(runs)),
+      f"{teacher:.1f}",
       *(_spread(percents(runs, split)) for split in ("validation", "test")),
       _spread(agreement),
     ]

@@ -285,6 +285,10 @@ WRONG = {
     "--init={t5} --gin.enct5_like.num_layers=2",
     ["encoder/layers_2", "missing here", "by --init_layers"],
   ),
+  "a_shape_that_is_not_read": (
+    "--init={t5} --gin.enct5_config.num_layers=2",
+    ["enct5_config.num_layers has no effect", "say enct5_like.num_layers"],
+  ),
   "a_size_by_name": (
     "--init={t5} --model=micro",
     ["{t5} must be of the same size", "[8] there", "leave out --model"],

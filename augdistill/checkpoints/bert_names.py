@@ -1,0 +1,153 @@
+"""The BERT family's weights under the names of this package's `Bert`.
+
+BERT, RoBERTa, ELECTRA and DistilBERT differ in the names, and in what lies
+between the first position and the classes: a pooler and a classifier, or a
+classifier of two layers.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from augdistill.checkpoints.foreign import Arrays, Stored
+from augdistill.checkpoints.t5_names import transposed
+from augdistill.errors import UsageError, listing
+
+# model_type -> the prefix of the encoder's names, the pooler's activation.
+TYPES = {
+  "bert": ("bert", "tanh"),
+  "roberta": ("roberta", "tanh"),
+  "electra": ("electra", "gelu"),
+  "distilbert": ("distilbert", "relu"),
+}
+_LAYER = {
+  "attention.self.query": "attention/query",
+  "attention.self.key": "attention/key",
+  "attention.self.value": "attention/value",
+  "attention.output.dense": "attention/out",
+  "attention.output.LayerNorm": "attention_layer_norm",
+  "intermediate.dense": "wi",
+  "output.dense": "wo",
+  "output.LayerNorm": "mlp_layer_norm",
+  # DistilBERT's
+  "attention.q_lin": "attention/query",
+  "attention.k_lin": "attention/key",
+  "attention.v_lin": "attention/value",
+  "attention.out_lin": "attention/out",
+  "sa_layer_norm": "attention_layer_norm",
+  "ffn.lin1": "wi",
+  "ffn.lin2": "wo",
+  "output_layer_norm": "mlp_layer_norm",
+}
+_TOP = {
+  "embeddings.word_embeddings": "token_embedder",
+  "embeddings.position_embeddings": "position_embedder",
+  "embeddings.token_type_embeddings": "segment_embedder",
+  "embeddings.LayerNorm": "embedding_norm",
+  "pooler.dense": "pooler",
+  # Of a model with classes.
+  "classifier": "head",
+  "classifier.dense": "pooler",
+  "classifier.out_proj": "head",
+  "pre_classifier": "pooler",
+}
+# What torch calls a norm's arrays, once and now.
+_NORM = {"weight": "scale", "gamma": "scale", "bias": "bias", "beta": "bias"}
+_EMBEDDERS = ("token_embedder", "position_embedder", "segment_embedder")
+
+
+def from_transformers(arrays: Arrays) -> dict[str, Stored]:
+  """The weights of a model of the BERT family, by this package's names.
+
+  Args:
+    arrays: as of `state_dict.state_dict_arrays`.
+
+  Returns:
+    Name -> array; what `Bert` has no place for keeps its own name.
+  """
+  found: dict[str, Stored] = {}
+  for name, array in arrays.items():
+    module, _, leaf = name.rpartition(".")
+    for prefix, _ in TYPES.values():
+      module = module.removeprefix(f"{prefix}.")
+    place = _place(module)
+    if place is None:
+      found.setdefault(name, array)
+    elif place in _EMBEDDERS:
+      found[f"{place}/embedding"] = array
+    elif place.endswith("norm"):
+      found[f"{place}/{_NORM.get(leaf, leaf)}"] = array
+    elif leaf == "weight":
+      found[f"{place}/kernel"] = transposed(array)
+    else:
+      found[f"{place}/{leaf}"] = array
+  return found
+
+
+def _place(module: str) -> str | None:
+  layer = re.fullmatch(r"(?:encoder|transformer)\.layer\.(\d+)\.(.+)", module)
+  if not layer:
+    return _TOP.get(module)
+  number, rest = layer.groups()
+  return (rest in _LAYER and f"encoder/layers_{number}/{_LAYER[rest]}") or None
+
+
+def bert_shape(
+  arrays: Arrays, config: Mapping[str, Any], where: str
+) -> dict[str, int | float | str]:
+  """The shape of the `Bert` that these weights fit.
+
+  Args:
+    arrays: by this package's names, as of the function above.
+    config: `config.json`, for what shapes do not tell.
+    where: what messages call the place.
+
+  Returns:
+    Fields of `BertConfig`, by name.
+
+  Raises:
+    UsageError: if they are not of the family, or of a kind that `Bert` is not.
+  """
+  kind = config.get("model_type")
+  if kind not in TYPES:
+    raise UsageError(
+      f"{where} must hold a model of one of the types {listing(TYPES)}, got "
+      f"{kind!r}"
+    )
+  relative = config.get("position_embedding_type", "absolute")
+  if relative != "absolute":
+    raise UsageError(f"{where} must have absolute positions, got {relative!r}")
+  try:
+    vocab_size, emb_dim = arrays["token_embedder/embedding"].shape
+    num_positions, width = arrays["position_embedder/embedding"].shape
+    _, mlp_dim = arrays["encoder/layers_0/wi/kernel"].shape
+    wide, _ = arrays["encoder/layers_0/wi/kernel"].shape
+    heads = config.get("num_attention_heads", config.get("n_heads"))
+    activation = config.get("hidden_act", config.get("activation", "gelu"))
+  except (KeyError, ValueError) as error:
+    raise UsageError(
+      f"{where} must hold embeddings and an encoder, but: {error}"
+    ) from error
+  if not emb_dim == width == wide:
+    raise UsageError(
+      f"{where} must have embeddings as wide as its layers, got {emb_dim} and "
+      f"{wide}"
+    )
+  segments = arrays.get("segment_embedder/embedding")
+  layers = {name.split("/")[1] for name in arrays if name.startswith("encoder")}
+  return {
+    "vocab_size": vocab_size,
+    "emb_dim": emb_dim,
+    "mlp_dim": mlp_dim,
+    "num_layers": sum(name.startswith("layers_") for name in layers),
+    "num_heads": heads,
+    "num_positions": num_positions,
+    # RoBERTa's positions follow on the padding's id.
+    "first_position": config.get("pad_token_id", 1) + 1
+    if kind == "roberta"
+    else 0,
+    "num_segments": segments.shape[0] if segments else 0,
+    "activation": activation,
+    "pooler": TYPES[kind][1],
+    "epsilon": config.get("layer_norm_eps", 1e-12),
+  }
