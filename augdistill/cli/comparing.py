@@ -153,7 +153,8 @@ def _train_teacher(
     argv = [f for f in first.argv if not f.startswith("--teacher=")]
     argv += grid.given_flags(args, ("teacher_model", "teacher_init"))
     _look_for_mistakes(argv, output)
-  console.print("fine-tuning the teacher")
+  what = args.teacher_model or args.teacher_init
+  console.print(f"fine-tuning the teacher, {what}")
   log = output / "teacher.log"
   if error := grid.run_alone(grid.teacher_command(args), log):
     raise RunError(f"the teacher could not be trained: {error} (all in {log})")

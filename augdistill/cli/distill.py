@@ -141,7 +141,8 @@ def _finetune_teacher(args: argparse.Namespace, student) -> None:
   from augdistill.reports.run_directory import RunDirectory
 
   run_config, text = check_teacher_to_be(args, student)
-  print(f"fine-tuning the teacher into {args.teacher}")
+  what = args.teacher_model or args.teacher_init
+  print(f"fine-tuning the teacher, {what}, into {args.teacher}")
   experiment.run_experiment(
     run_config, text, RunDirectory(args.teacher), args.argv
   )

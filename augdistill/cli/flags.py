@@ -237,7 +237,7 @@ def macro_bindings(args: argparse.Namespace) -> list[str]:
       value = written_out(value) if flag == "method" else value
       value = as_directory(value) if flag in _DIRECTORIES else value
       bindings.append(f"{macro} = {value!r}")
-  if getattr(args, "init", None) and not args.model:
+  if getattr(args, "init", None) and not getattr(args, "model", None):
     bindings.append("RunConfig.model = @enct5_like")
     _check_read(args.gin_bindings)
   return bindings

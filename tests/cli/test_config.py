@@ -100,7 +100,9 @@ def test_every_flag_of_a_macro_is_tested_here():
 @pytest.mark.parametrize("flag", [f for f in FLAGS if FLAGS[f][1]])
 def test_a_flag_arrives_where_it_must(flag):
   value, path = FLAGS[flag]
-  run_config, text = resolve(**{flag: value})
+  # Without a size, that of --init is looked up there.
+  size = {"model": "micro"} if flag == "init" else {}
+  run_config, text = resolve(**{flag: value}, **size)
   assert value_of(run_config, path) == value
   assert f"{flags.MACROS[flag]} = {value!r}" in text
 
@@ -139,7 +141,8 @@ def test_every_flag_of_a_command_is_a_macro_or_known_to_be_none(module):
   parser = argparse.ArgumentParser()
   module.add_arguments(parser)
   others = {"help", "output_dir", "gin_file", "gin_search_paths"}
-  others |= {"teacher_model", "teacher_num_steps", "force", "profile"}
+  others |= {"teacher_model", "teacher_num_steps", "teacher_init"}
+  others |= {"force", "profile"}
   others |= {"wandb"}
   given = {action.dest for action in parser._actions}
   assert given - others <= set(flags.MACROS)

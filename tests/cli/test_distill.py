@@ -139,7 +139,11 @@ def test_the_teacher_takes_its_data_from_gin_files_too(tmp_path, files):
   )
   teacher, _ = config.resolve(
     "runs/finetune.gin",
-    distill._teachers_flags("mini", None),
+    distill._teachers_flags(
+      argparse.Namespace(
+        teacher_model="mini", teacher_init=None, teacher_num_steps=None
+      )
+    ),
     distill._shared(student),
   )
   assert teacher.data.task == "cola"
