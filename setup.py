@@ -13,6 +13,7 @@ INSTALL_REQUIRES = [
   "etils[epath]>=1.12,<2",
   "flax>=0.12,<0.13",
   "gin-config>=0.5,<0.6",
+  "huggingface_hub>=1,<3",
   # tensorflow-datasets needs it and does not say so.
   "importlib_resources>=6.4",
   "jax>=0.10,<0.11",
@@ -31,16 +32,14 @@ INSTALL_REQUIRES = [
   "tensorflow>=2.20,<3",
   "tensorboardX>=2.6.2,<3",
   "tensorflow-datasets>=4.9.7,<5",
+  "tokenizers>=0.22,<1",
 ]
 
 # Shows runs where a team looks at them: --wandb.
 WANDB_REQUIRES = ["wandb>=0.19,<1"]
-# Reads models from Hugging Face's hub: hf://ORGANISATION/NAME.
-HUB_REQUIRES = ["huggingface_hub>=1,<3"]
 
 TEST_REQUIRES = [
   *WANDB_REQUIRES,
-  *HUB_REQUIRES,
   "beartype>=0.19",
   "hypothesis>=6.100",
   "import-linter>=2.1",
@@ -71,7 +70,6 @@ setuptools.setup(
   python_requires=">=3.11",
   install_requires=INSTALL_REQUIRES,
   extras_require={
-    "hub": HUB_REQUIRES,
     "test": TEST_REQUIRES,
     "wandb": WANDB_REQUIRES,
   },

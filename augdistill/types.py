@@ -206,7 +206,8 @@ class Network:
   Attributes:
     init: key -> params (float32).
     forward: (params, inputs, *, key=None) -> Outputs.
-    embed: (params, i32[..., L]) -> f[..., L, D], word embeddings.
+    embed: (params, tokens i32[n, M, L], mask bool[n, M, L]) -> Inputs that
+      enter at the word embeddings of these tokens.
     table: params -> f32[V, D], the word embedding table.
     logical_axes: params-shaped tree of tuples of T5X's logical axis names.
     num_outputs: C.
@@ -216,7 +217,7 @@ class Network:
 
   init: Callable[[Key[Array, ""]], Params]
   forward: Forward
-  embed: Callable[[Params, Int[Array, "*n L"]], Float[Array, "*n L D"]]
+  embed: Callable[[Params, Int[Array, "n M L"], Bool[Array, "n M L"]], Inputs]
   table: Callable[[Params], Float[Array, "V D"]]
   logical_axes: Callable[[], Params]
   num_outputs: int
@@ -251,10 +252,14 @@ class Lexicon(NamedTuple):
       ids, sentinels and rows without a piece.
     protected: bool[V] ids that an augmentation must leave where they are:
       padding, end of sentence, separators.
+    continues: bool[V] ids that continue a word, for vocabularies in which
+      these cannot stand for others: a near token is sought among those that
+      continue words as the own one does. None: anything may stand anywhere.
   """
 
   producible: Bool[Array, "V"]
   protected: Bool[Array, "V"]
+  continues: Bool[Array, "V"] | None = None
 
 
 class Models(NamedTuple):

@@ -4,6 +4,7 @@ Rows have unequal lengths, one has an unknown word, one has no label, and three
 only fill the shape: those hold junk, since nothing may depend on it.
 """
 
+import dataclasses
 import functools
 import types
 
@@ -37,7 +38,8 @@ def network(
 ):
   """logits = W^T mean over real positions of f(x): params {"table", "w"}.
 
-  f is the identity, or depends on the position and bends.
+  f is the identity, or depends on the position and bends. It says that odd
+  tokens are of the second text of a pair, and does not read that.
   """
 
   def init(key):
@@ -47,8 +49,11 @@ def network(
       "w": jax.random.normal(keys[1], (emb_dim, num_outputs)),
     }
 
-  def embed(params, tokens):
+  def words(params, tokens):
     return jnp.take(params["table"], tokens, axis=0).astype(dtype)
+
+  def embed(params, tokens, mask):
+    return Inputs(mask, None, words(params, tokens), segment_ids=tokens % 2)
 
   def forward(params, inputs, *, key=None):
     if inputs.pooled is not None:
@@ -56,7 +61,7 @@ def network(
       return Outputs(logits, inputs.pooled)
     x = inputs.embeddings
     if x is None:
-      x = embed(params, inputs.tokens)
+      x = words(params, inputs.tokens)
     x = x.astype(jnp.float32)
     if not linear:
       bend = 1.0 + 0.1 * jnp.arange(x.shape[-2], dtype=jnp.float32)
@@ -148,10 +153,13 @@ def take_rows(tree, rows, axis=0):
 
 def clean_of(models, batch):
   """What phase 1 would know: here with the cross entropy as loss."""
-  words = models.student.embed(models.student_params, batch.tokens)[None]
+  embedded = models.student.embed(
+    models.student_params, batch.tokens[None], batch.mask[None]
+  )
+  words = embedded.embeddings
 
   def run(words):
-    inputs = Inputs(mask=batch.mask[None], embeddings=words)
+    inputs = dataclasses.replace(embedded, embeddings=words)
     return models.student.forward(models.student_params, inputs)
 
   def loss(words):

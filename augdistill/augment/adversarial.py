@@ -5,6 +5,8 @@ References:
   arXiv:2210.11768, equation 2 and table 6.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -17,7 +19,7 @@ from augdistill.augment.offsets import (
   offset_unit,
   table_scale,
 )
-from augdistill.types import Inputs, View, ViewMaker
+from augdistill.types import View, ViewMaker
 
 DIRECTIONS = {"ascent": 1.0, "descent": -1.0, "random": None}
 
@@ -53,7 +55,10 @@ def perturb_by_sign(
 
   def make(key, batch, clean, models, step):
     del step
-    words = models.student.embed(models.student_params, batch.tokens)[None]
+    inputs = models.student.embed(
+      models.student_params, batch.tokens[None], batch.mask[None]
+    )
+    words = inputs.embeddings
     if direction == "random":
       keys = prng.per_example(prng.stream(key, "sign"), batch.example_id)
       way = jax.vmap(lambda k: jax.random.rademacher(k, words.shape[2:]))(keys)
@@ -65,7 +70,7 @@ def perturb_by_sign(
     offset = jnp.where(batch.mask[None, ..., None], size * way, 0.0)
     offset = jax.lax.stop_gradient(offset).astype(words.dtype)
     return View(
-      student=Inputs(mask=batch.mask[None], embeddings=words + offset),
+      student=dataclasses.replace(inputs, embeddings=words + offset),
       teacher=clean.teacher,
       label=batch.label[None],
       has_label=batch.has_label[None],

@@ -13,6 +13,7 @@ References:
   algorithm 1; Jiang et al. 2020, SMART, arXiv:1911.03437, algorithm 1.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
@@ -35,7 +36,6 @@ from augdistill.augment.offsets import (
 from augdistill.types import (
   Batch,
   Clean,
-  Inputs,
   LossTerm,
   Models,
   Outputs,
@@ -263,11 +263,13 @@ def _gradient_of(
   loss: Callable[[Outputs], Float[Array, ""]], batch: Batch, models: Models
 ) -> Callable[[Float[Array, "1 B L D"]], Float[Array, "1 B L D"]]:
   """The gradient of `loss` at an offset: one pass of the student, and back."""
-  words = models.student.embed(models.student_params, batch.tokens)[None]
+  clean = models.student.embed(
+    models.student_params, batch.tokens[None], batch.mask[None]
+  )
 
   def loss_at(offset):
-    moved = words + offset.astype(words.dtype)
-    inputs = Inputs(mask=batch.mask[None], embeddings=moved)
+    moved = clean.embeddings + offset.astype(clean.embeddings.dtype)
+    inputs = dataclasses.replace(clean, embeddings=moved)
     return loss(models.student.forward(models.student_params, inputs))
 
   return jax.grad(loss_at)

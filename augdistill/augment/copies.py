@@ -118,7 +118,7 @@ def _original(batch: Batch, models: Models, beside: View) -> View:
     if like.tokens is not None:
       return Inputs(mask=mask, tokens=tokens)
     if like.embeddings is not None:
-      return Inputs(mask=mask, embeddings=network.embed(params, tokens))
+      return network.embed(params, tokens, mask)
     raise UsageError(
       "the original stands only beside a view that enters at tokens or at "
       "embeddings, got one that enters at hidden states"

@@ -11,9 +11,14 @@ import jax.numpy as jnp
 
 from augdistill import prng
 from augdistill.augment.masks import check_decay, take_low_frequencies
-from augdistill.augment.mixing import draw_lambda, draw_partners, mix_labels
+from augdistill.augment.mixing import (
+  draw_lambda,
+  draw_partners,
+  mix_labels,
+  mixed_inputs,
+)
 from augdistill.augment.token_mixing import uniform_unless_given
-from augdistill.types import Inputs, View, ViewMaker
+from augdistill.types import View, ViewMaker
 
 
 def mix_embedding_pieces(
@@ -61,8 +66,9 @@ def mix_embedding_pieces(
 
     def mixed(network, params):
       """The inputs, and the share of them that is the anchor's."""
-      a = network.embed(params, batch.tokens)[None]
-      b = network.embed(params, other.tokens)
+      anchor = network.embed(params, batch.tokens[None], batch.mask[None])
+      partner = network.embed(params, other.tokens, other.mask)
+      a, b = anchor.embeddings, partner.embeddings
 
       def everywhere(positions):  # [1, B, L] -> [1, B, L, D]
         return jnp.broadcast_to(positions[..., None], a.shape)
@@ -70,7 +76,8 @@ def mix_embedding_pieces(
       free = everywhere(has_a & has_b)
       from_b = jax.vmap(take)(keys, free[0], 1 - share[0])[None]
       from_b |= everywhere(has_b & ~has_a)
-      inputs = Inputs(mask=either, embeddings=jnp.where(from_b, b, a))
+      pieces = jnp.where(from_b, b, a)
+      inputs = mixed_inputs(anchor, partner, either, pieces)
       entries = jnp.maximum(jnp.sum(either, axis=-1) * a.shape[-1], 1)
       return inputs, 1.0 - jnp.sum(from_b, axis=(-2, -1)) / entries
 

@@ -110,10 +110,11 @@ def mix_embeddings(lam: float = 0.5, alpha: float | None = None) -> ViewMaker:
     def inputs(network, params):
       if network is None:
         return None
-      a = network.embed(params, batch.tokens)[None]
-      b = network.embed(params, other.tokens)
-      w = weight.astype(a.dtype)
-      return Inputs(mask=mask, embeddings=w * a + (1 - w) * b)
+      a = network.embed(params, batch.tokens[None], batch.mask[None])
+      b = network.embed(params, other.tokens, other.mask)
+      w = weight.astype(a.embeddings.dtype)
+      mixed = w * a.embeddings + (1 - w) * b.embeddings
+      return mixed_inputs(a, b, mask, mixed)
 
     return View(
       student=inputs(models.student, models.student_params),
@@ -124,6 +125,30 @@ def mix_embeddings(lam: float = 0.5, alpha: float | None = None) -> ViewMaker:
     )
 
   return ViewMaker(make, draw_partners)
+
+
+def mixed_inputs(
+  a: Inputs,
+  b: Inputs,
+  mask: Bool[Array, "n B L"],
+  mixed: Float[Array, "n B L D"],
+) -> Inputs:
+  """Mixed embeddings as inputs.
+
+  Args:
+    a: the anchors, one copy.
+    b: their partners, n copies.
+    mask: where the mixtures have positions.
+    mixed: their embeddings.
+
+  Returns:
+    Inputs whose positions are of the anchor's text of a pair, and past its
+    end of the partner's.
+  """
+  segments = None
+  if a.segment_ids is not None:
+    segments = jnp.where(a.mask, a.segment_ids, b.segment_ids)
+  return Inputs(mask=mask, embeddings=mixed, segment_ids=segments)
 
 
 def parents(

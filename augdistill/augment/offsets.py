@@ -4,6 +4,7 @@ An offset is f32[n, B, L, D], 0 at padding. Its size is that of an example's
 whole offset, all positions together, in the l2 or the linf norm.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ from jaxtyping import Array, Float, Key
 
 from augdistill import prng
 from augdistill.augment.projection import estimate_replaced
-from augdistill.types import Batch, Inputs, Models, Outputs, View
+from augdistill.types import Batch, Models, Outputs, View
 
 
 def table_scale(models: Models) -> Float[Array, ""]:
@@ -152,7 +153,10 @@ def moved_view(
     that arrived, "replaced" the share of tokens that are nearest to another
     one by now.
   """
-  words = models.student.embed(models.student_params, batch.tokens)[None]
+  clean = models.student.embed(
+    models.student_params, batch.tokens[None], batch.mask[None]
+  )
+  words = clean.embeddings
   moved = words + jax.lax.stop_gradient(offset).astype(words.dtype)
   # What is left of a tiny offset where embeddings are large: it is rounded.
   arrived = moved.astype(jnp.float32) - words.astype(jnp.float32)
@@ -162,11 +166,12 @@ def moved_view(
   def copies(x):
     return jnp.broadcast_to(x, (offset.shape[0], *x.shape[1:]))
 
+  inputs = jax.tree.map(copies, dataclasses.replace(clean, embeddings=None))
   weight = copies(batch.weight[None])
   sizes = jnp.where(weight > 0, size[..., 0, 0], 0.0)
   sample = prng.stream(key, "replaced")
   return View(
-    student=Inputs(mask=copies(batch.mask[None]), embeddings=moved),
+    student=dataclasses.replace(inputs, embeddings=moved),
     teacher=jax.tree.map(copies, answers),
     label=copies(batch.label[None]),
     has_label=copies(batch.has_label[None]),

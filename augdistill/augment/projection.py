@@ -19,6 +19,7 @@ from augdistill.errors import UsageError
 from augdistill.types import (
   Batch,
   Inputs,
+  Lexicon,
   Metrics,
   Models,
   Outputs,
@@ -32,6 +33,7 @@ def nearest_tokens(
   table: Float[Array, "V D"],
   allowed: Bool[Array, "V"],
   block: int = 512,
+  kinds: tuple[Bool[Array, "*n"], Bool[Array, "V"]] | None = None,
 ) -> tuple[Int[Array, "*n"], Float[Array, "*n"]]:
   """The allowed row of `table` with the largest cosine to each query.
 
@@ -43,10 +45,12 @@ def nearest_tokens(
     table: f[V, D]; rows of norm 0 are never chosen.
     allowed: bool[V], rows that may be chosen; at least one.
     block: at most so many rows of the table are scored at a time.
+    kinds: of the queries and of the rows: each query finds only rows of its
+      own kind.
 
   Returns:
     The winner's id, i32[...], the lowest one among equals; and its score
-    q . e_w / |e_w|, f32[...].
+    q . e_w / |e_w|, f32[...]. Where there is none: 0, and -inf.
   """
   queries, table = queries.astype(jnp.float32), table.astype(jnp.float32)
   norm = jnp.linalg.norm(table, axis=-1)
@@ -58,6 +62,9 @@ def nearest_tokens(
   rest = num_blocks * block - size
   unit = jnp.pad(unit, ((0, rest), (0, 0))).reshape(num_blocks, block, -1)
   allowed = jnp.pad(allowed, (0, rest)).reshape(num_blocks, block)
+  kind_of_rows = None
+  if kinds is not None:
+    kind_of_rows = jnp.pad(kinds[1], (0, rest)).reshape(num_blocks, block)
   local = jnp.arange(block, dtype=jnp.int32)
 
   def along_last(x):  # [block] -> [1, ..., 1, block]
@@ -65,9 +72,12 @@ def nearest_tokens(
 
   def scan_block(best, rows):
     best_score, best_id = best
-    start, unit_rows, allowed_rows = rows
+    start, unit_rows, allowed_rows, kind = rows
     scores = jnp.einsum("...d,vd->...v", queries, unit_rows)
     scores += along_last(jnp.where(allowed_rows, 0.0, -jnp.inf))
+    if kinds is not None:
+      same = kinds[0][..., None] == along_last(kind)
+      scores = jnp.where(same, scores, -jnp.inf)
     # Two plain reductions; XLA's argmax is one of pairs, several times slower.
     score = jnp.max(scores, axis=-1)
     is_best = scores == score[..., None]
@@ -82,7 +92,8 @@ def nearest_tokens(
   shape = queries.shape[:-1]
   nothing = (jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32))
   starts = block * jnp.arange(num_blocks, dtype=jnp.int32)
-  (score, token), _ = jax.lax.scan(scan_block, nothing, (starts, unit, allowed))
+  blocks = (starts, unit, allowed, kind_of_rows)
+  (score, token), _ = jax.lax.scan(scan_block, nothing, blocks)
   return token, score
 
 
@@ -136,9 +147,7 @@ def read_as_tokens(view: View, batch: Batch, models: Models) -> View:
   else:
     queries = view.student.embeddings
     table = models.student.table(models.student_params)
-  nearest = nearest_or_own(
-    queries, batch.tokens[None], table, models.lexicon.producible
-  )
+  nearest = nearest_or_own(queries, batch.tokens[None], table, models.lexicon)
   if batch.partner and len(batch.partner.tokens) < len(nearest):
     batch = _with_itself(batch)
   free = exchangeable(batch, models.lexicon)
@@ -170,27 +179,32 @@ def nearest_or_own(
   queries: Float[Array, "n ... D"],
   own: Int[Array, "1 ..."],
   table: Float[Array, "V D"],
-  producible: Bool[Array, "V"],
+  lexicon: Lexicon,
 ) -> Int[Array, "n ..."]:
   """The nearest producible token, or the own one if none is nearer.
 
   A token may stay where it stands even if it must not be produced (an unknown
-  piece): a perturbation of size 0 changes nothing.
+  piece): a perturbation of size 0 changes nothing. Where the vocabulary says
+  so, what continues a word goes on doing so.
 
   Args:
     queries: f[n, ..., D], embeddings; constants.
     own: i32[1, ...], the tokens that stand there.
     table: f[V, D]; a constant.
-    producible: bool[V], tokens that may be put there.
+    lexicon: which tokens may be put there.
 
   Returns:
     i32[n, ...].
   """
   queries, table = jax.lax.stop_gradient((queries, table))
-  token, score = nearest_tokens(queries, table, producible)
+  kinds = None
+  if lexicon.continues is not None:
+    kind = jnp.take(lexicon.continues, own)
+    kinds = jnp.broadcast_to(kind, queries.shape[:-1]), lexicon.continues
+  token, score = nearest_tokens(queries, table, lexicon.producible, kinds=kinds)
   row = jnp.take(table, own, axis=0).astype(jnp.float32)
   dot = jnp.einsum("...d,...d->...", queries.astype(jnp.float32), row)
-  stays = ~jnp.take(producible, own)
+  stays = ~jnp.take(lexicon.producible, own)
   stays &= dot >= score * jnp.linalg.norm(row, axis=-1)
   return jnp.where(stays, own, token)
 
@@ -224,7 +238,7 @@ def estimate_replaced(
   own = jnp.take_along_axis(batch.tokens, drawn, axis=-1)[None]
   at_drawn = jnp.take_along_axis(queries, drawn[None, ..., None], axis=2)
   table = models.student.table(models.student_params)
-  token = nearest_or_own(at_drawn, own, table, models.lexicon.producible)
+  token = nearest_or_own(at_drawn, own, table, models.lexicon)
   counted = batch.weight * jnp.sum(free, axis=-1).astype(jnp.float32)
   replaced = (token != own)[..., 0]
   return (

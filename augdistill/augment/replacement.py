@@ -28,6 +28,7 @@ def nearest_neighbours(
   k: int,
   exact: bool = False,
   block: int = 2048,
+  continues: Bool[Array, "V"] | None = None,
 ) -> tuple[Int[Array, "*n k"], Bool[Array, "*n k"]]:
   """The k allowed rows of `table` with the largest cosine to a token's row.
 
@@ -42,6 +43,8 @@ def nearest_neighbours(
     exact: a TPU finds about 95 % of the neighbours by default, several times
       faster; True makes it find all. Elsewhere all are found anyway.
     block: at most so many rows of the table are scored at a time.
+    continues: if given, tokens find those alone of which it says the same, as
+      of `Lexicon`.
 
   Returns:
     Ids i32[..., k], nearest first, the lower one first among equals; and
@@ -67,13 +70,19 @@ def nearest_neighbours(
   unit = jnp.pad(unit, ((0, rest), (0, 0))).reshape(num_blocks, block, -1)
   allowed = jnp.pad(allowed, (0, rest)).reshape(num_blocks, block)
   ids = jnp.arange(num_blocks * block, dtype=jnp.int32).reshape(-1, block)
+  kinds = None
+  if continues is not None:
+    kinds = jnp.pad(continues, (0, rest)).reshape(num_blocks, block)
   recall = 1.0 if exact else 0.95
 
   def scan_block(best, rows):
-    unit_rows, allowed_rows, row_ids = rows
+    unit_rows, allowed_rows, row_ids, kind = rows
     row_ids = row_ids.reshape((1,) * tokens.ndim + (block,))
     scores = jnp.einsum("...d,vd->...v", queries, unit_rows)
     fine = allowed_rows.reshape(row_ids.shape) & (row_ids != tokens[..., None])
+    if continues is not None:
+      own = jnp.take(continues, tokens)[..., None]
+      fine &= kind.reshape(row_ids.shape) == own
     # Off TPUs this one is exact, too; and top_k, unlike it, would gather the
     # rows of a sharded batch.
     score, local = jax.lax.approx_max_k(
@@ -90,7 +99,8 @@ def nearest_neighbours(
 
   shape = (*tokens.shape, k)
   nothing = (jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32))
-  (score, found), _ = jax.lax.scan(scan_block, nothing, (unit, allowed, ids))
+  blocks = (unit, allowed, ids, kinds)
+  (score, found), _ = jax.lax.scan(scan_block, nothing, blocks)
   return found, score > -jnp.inf
 
 
@@ -123,7 +133,12 @@ def draw_neighbours(
   else:
     table = models.student.table(models.student_params)
   found, exists = nearest_neighbours(
-    tokens, jax.lax.stop_gradient(table), models.lexicon.producible, k, exact
+    tokens,
+    jax.lax.stop_gradient(table),
+    models.lexicon.producible,
+    k,
+    exact,
+    continues=models.lexicon.continues,
   )
   count = jnp.sum(exists, axis=-1)
   choice = jax.vmap(

@@ -11,10 +11,14 @@ import numpy as np
 from augdistill.checkpoints import flat
 from augdistill.checkpoints.foreign import Arrays
 from augdistill.errors import UsageError
+from augdistill.models.networks import ModelConfig
 from augdistill.types import Params
 
 # What models of one size and one vocabulary share, whatever they are for.
-SHARED = ("token_embedder", "encoder")
+SHARED = (
+  *("token_embedder", "position_embedder", "segment_embedder"),
+  *("embedding_norm", "encoder"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +27,14 @@ class Source:
 
   Attributes:
     where: the place, as it was given and as messages call it.
+    architecture: the class of the model's configuration.
     arrays: the weights, by the names that this package has for them.
     shape: what is known of the model's shape: fields of its configuration.
     vocab_path: the file of its vocabulary; None where it lies elsewhere.
   """
 
   where: str
+  architecture: type[ModelConfig]
   arrays: Arrays
   shape: Mapping[str, int | float | str]
   vocab_path: str | None = None

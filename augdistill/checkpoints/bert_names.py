@@ -53,6 +53,8 @@ _TOP = {
 }
 # What torch calls a norm's arrays, once and now.
 _NORM = {"weight": "scale", "gamma": "scale", "bias": "bias", "beta": "bias"}
+# 0, 1, 2, ..., which once were kept with the weights.
+_COUNTED = ("position_ids", "token_type_ids")
 _EMBEDDERS = ("token_embedder", "position_embedder", "segment_embedder")
 
 
@@ -67,6 +69,8 @@ def from_transformers(arrays: Arrays) -> dict[str, Stored]:
   """
   found: dict[str, Stored] = {}
   for name, array in arrays.items():
+    if name.endswith(_COUNTED):
+      continue
     module, _, leaf = name.rpartition(".")
     for prefix, _ in TYPES.values():
       module = module.removeprefix(f"{prefix}.")

@@ -28,3 +28,14 @@ class Stored:
 
 # Name -> array. The parts of a name are joined as its format joins them.
 Arrays = Mapping[str, Stored]
+
+
+def with_rows(array: Stored, rows: int) -> Stored:
+  """A matrix with rows of 0 behind its own, so that it has so many in all."""
+  own, *others = array.shape
+
+  def read() -> np.ndarray:
+    behind = [(0, rows - own), *((0, 0) for _ in others)]
+    return np.pad(array.read(), behind)
+
+  return Stored((rows, *others), array.dtype, read)

@@ -5,19 +5,24 @@ A directory of Hugging Face's transformers, or on its hub; a checkpoint of T5X.
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
-from augdistill.checkpoints import t5_names
+from augdistill.checkpoints import bert_names, t5_names
 from augdistill.checkpoints.begin import Source
+from augdistill.checkpoints.foreign import with_rows
 from augdistill.checkpoints.state_dict import state_dict_arrays
 from augdistill.checkpoints.t5x_checkpoint import is_t5x, t5x_arrays
+from augdistill.data.vocabulary import find_vocab, table_rows
 from augdistill.errors import UsageError, listing
+from augdistill.models.bert import BertConfig
+from augdistill.models.enct5 import EncT5Config
 
 HUB = "hf://"
 _REMOTE = (HUB, "gs://")
 _T5 = ("t5", "mt5", "umt5")
 # What is needed of a repository on the hub: no code, no other frameworks.
-_WANTED = ("*.json", "*.model")
+_WANTED = ("*.json", "*.model", "vocab.txt")
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "flax_model.msgpack")
 # Of its weights, EncT5 knows one epsilon.
 _EPSILON = 1e-6
@@ -47,7 +52,8 @@ def open_source(path: str) -> Source:
     return _of_transformers(folder, path)
   if is_t5x(folder):
     arrays = t5_names.from_t5x(t5x_arrays(folder))
-    return Source(path, arrays, t5_names.enct5_shape(arrays, path))
+    shape = t5_names.enct5_shape(arrays, path)
+    return Source(path, EncT5Config, arrays, shape)
   raise UsageError(
     f"{path} must hold a run of augdistill pretrain, a model of transformers "
     "(config.json) or a checkpoint of T5X (its directory checkpoint_N), and "
@@ -61,10 +67,13 @@ def _config_file(folder: str) -> str:
 
 def _of_transformers(folder: str, path: str) -> Source:
   config = _config(_config_file(folder))
-  if config.get("model_type") not in _T5:
+  kind = config.get("model_type")
+  if kind in bert_names.TYPES:
+    return _bert(folder, path, config)
+  if kind not in _T5:
     raise UsageError(
-      f"{path} must hold a model of one of the types {listing(_T5)}, got "
-      f"{config.get('model_type')!r}"
+      f"{path} must hold a model of one of the types "
+      f"{listing([*_T5, *bert_names.TYPES])}, got {kind!r}"
     )
   if config.get("layer_norm_epsilon", _EPSILON) != _EPSILON:
     raise UsageError(
@@ -76,8 +85,16 @@ def _of_transformers(folder: str, path: str) -> Source:
     "feed_forward": config.get("feed_forward_proj", "relu"),
     "relative_max_distance": config.get("relative_attention_max_distance", 128),
   }
-  vocab = os.path.join(folder, "spiece.model")
-  return Source(path, arrays, shape, vocab if os.path.exists(vocab) else None)
+  return Source(path, EncT5Config, arrays, shape, find_vocab(folder))
+
+
+def _bert(folder: str, path: str, config: Mapping[str, Any]) -> Source:
+  """A model of the BERT family; its table gets the rows that ours have."""
+  arrays = bert_names.from_transformers(state_dict_arrays(folder))
+  shape = bert_names.bert_shape(arrays, config, path)
+  table = "token_embedder/embedding"
+  arrays[table] = with_rows(arrays[table], table_rows(shape["vocab_size"]))
+  return Source(path, BertConfig, arrays, shape, find_vocab(folder))
 
 
 def _config(file: str) -> dict[str, Any]:
@@ -92,13 +109,8 @@ def _config(file: str) -> dict[str, Any]:
 
 def _downloaded(path: str) -> str:
   """The directory of a repository on the hub, or of what was kept of it."""
-  try:
-    import huggingface_hub
-  except ImportError as error:
-    raise UsageError(
-      f"{path} is read with huggingface_hub: pip install 'augdistill[hub]'; or "
-      "give a directory that save_pretrained wrote"
-    ) from error
+  import huggingface_hub
+
   name = path.removeprefix(HUB).strip("/")
   folder = ""
   try:

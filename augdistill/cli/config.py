@@ -14,11 +14,11 @@ import optax
 from augdistill.augment.methods import RECIPES, Recipe
 from augdistill.cli import flags
 from augdistill.cli.bindings import configurable, parsed
-from augdistill.cli.pretrained import enct5_like
+from augdistill.cli.pretrained import model_like
 from augdistill.cli.rewrite_options import RewriteOptions
 from augdistill.data.load import DataConfig
 from augdistill.errors import UsageError
-from augdistill.models.enct5 import EncT5Config
+from augdistill.models.networks import ModelConfig
 from augdistill.models.sizes import enct5_config
 from augdistill.training.optimizers import make_optimizer
 from augdistill.training.policies import build_policy
@@ -61,7 +61,7 @@ class RunConfig:
   """
 
   data: DataConfig
-  model: Callable[..., EncT5Config]
+  model: Callable[..., ModelConfig]
   optimizer: optax.GradientTransformation
   method: str
   num_steps: int
@@ -117,7 +117,7 @@ def _register_views() -> None:
 
 _register_views()
 for _factory in (
-  *(DataConfig, enct5_config, enct5_like, make_optimizer),
+  *(DataConfig, enct5_config, model_like, make_optimizer),
   RewriteOptions,
 ):
   configurable(_factory)

@@ -23,7 +23,7 @@ from augdistill.reports.progress import Progress
 from augdistill.reports.run_directory import RunDirectory
 from augdistill.training import loop, mesh
 from augdistill.training.step import TrainState, train_step
-from augdistill.types import Batch, Lexicon, MaskedLM, Network, Params
+from augdistill.types import Batch, MaskedLM, Network, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,7 +254,7 @@ def make_step(experiment: Experiment) -> Step:
   if teacher:
     teacher_params = place_params(teacher.network, teacher.params, devices)
   vocab = experiment.data.vocab
-  lexicon = jax.device_put(Lexicon(vocab.producible, vocab.protected), whole)
+  lexicon = jax.device_put(vocab.lexicon, whole)
   key = jax.device_put(prng.run_key(config.seed), whole)
   compiled = [
     jax.jit(

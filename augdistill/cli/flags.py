@@ -238,7 +238,7 @@ def macro_bindings(args: argparse.Namespace) -> list[str]:
       value = as_directory(value) if flag in _DIRECTORIES else value
       bindings.append(f"{macro} = {value!r}")
   if getattr(args, "init", None) and not getattr(args, "model", None):
-    bindings.append("RunConfig.model = @enct5_like")
+    bindings.append("RunConfig.model = @model_like")
     _check_read(args.gin_bindings)
   return bindings
 
@@ -250,7 +250,7 @@ def _check_read(gin_bindings: Sequence[str]) -> None:
       name = binding.partition("=")[0].removeprefix("enct5_config.").strip()
       raise UsageError(
         f"enct5_config.{name} has no effect, since --init gives the shape; "
-        f"say enct5_like.{name}, or give --model NAME"
+        f"say model_like.{name}, or give --model NAME"
       )
 
 

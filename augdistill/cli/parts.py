@@ -9,14 +9,15 @@ import jax
 from augdistill.cli.config import RunConfig
 from augdistill.cli.given_rewrites import check_rewrites, training_rewrites
 from augdistill.cli.pretrained import inheriting, source_of, vocab_path
-from augdistill.cli.served import Served, network
+from augdistill.cli.served import Served
 from augdistill.cli.trained import Trained, open_finished
 from augdistill.data.dataset import Examples, concat
 from augdistill.data.load import Data, DataConfig, load_data
 from augdistill.data.rewrites import Rewrites
 from augdistill.data.vocabulary import load_vocab
 from augdistill.errors import UsageError
-from augdistill.models.enct5 import EncT5Config
+from augdistill.models.bert import BertConfig
+from augdistill.models.networks import ModelConfig, network
 from augdistill.models.projected import with_projections, without_projections
 from augdistill.models.selection import select_layers, selected_layers
 from augdistill.training import mesh
@@ -114,14 +115,15 @@ def prepare(config: RunConfig) -> Experiment:
   if data.train is None and data.unlabeled is None:
     raise UsageError("training needs texts: --task, --train or --unlabeled")
   train = training_rows(config, data)
-  shape, policy = _shape(config.model, data), _policy(config, data)
+  max_length, policy = config.data.max_length, _policy(config, data)
+  shape = _shape(config.model, data, max_length)
   teacher_shape = teacher.served.model if teacher else None
   _check_fit(config, policy, shape, teacher_shape)
   return Experiment(
     config=config,
     data=data,
     train=train,
-    served=Served(shape, data.task, config.data.max_length),
+    served=Served(shape, data.task, max_length),
     policy=policy,
     student=_student(shape, policy, teacher_shape),
     teacher=teacher,
@@ -147,7 +149,7 @@ def training_rows(config: RunConfig, data: Data) -> Examples:
 
 
 def check_before_teacher(
-  config: RunConfig, teacher: Callable[..., EncT5Config]
+  config: RunConfig, teacher: Callable[..., ModelConfig]
 ) -> None:
   """Finds what is wrong with a run whose teacher is still to be trained.
 
@@ -159,19 +161,21 @@ def check_before_teacher(
     UsageError: as `prepare`.
   """
   data = load_data(config.data)
-  shape = _shape(config.model, data)
+  max_length = config.data.max_length
+  shape = _shape(config.model, data, max_length)
   if config.rewrites:
     training_rewrites(config, data, training_rows(config, data))
   if config.init:
     _inheriting(config, shape)
-  _check_fit(config, _policy(config, data), shape, _shape(teacher, data))
+  theirs = _shape(teacher, data, max_length)
+  _check_fit(config, _policy(config, data), shape, theirs)
 
 
 def _check_fit(
   config: RunConfig,
   policy: Policy,
-  shape: EncT5Config,
-  teacher: EncT5Config | None,
+  shape: ModelConfig,
+  teacher: ModelConfig | None,
 ) -> None:
   """Raises UsageError if method, student and teacher do not fit each other."""
   if config.init_layers is not None and config.init is None:
@@ -193,12 +197,28 @@ def _policy(config: RunConfig, data: Data) -> Policy:
   return build_policy(config.method, data.task.kind, config.recipes)
 
 
-def _shape(model: Callable[..., EncT5Config], data: Data) -> EncT5Config:
-  return model(vocab_size=data.vocab.size, num_outputs=data.task.num_outputs)
+def _shape(
+  model: Callable[..., ModelConfig], data: Data, max_length: int
+) -> ModelConfig:
+  """The shape of a model that reads these data.
+
+  Raises:
+    UsageError: if they are longer than it can read.
+  """
+  shape = model(vocab_size=data.vocab.size, num_outputs=data.task.num_outputs)
+  if not isinstance(shape, BertConfig):
+    return shape
+  if max_length > shape.max_length:
+    raise UsageError(
+      f"--max_length must be at most {shape.max_length}, the positions that "
+      f"the model knows, got {max_length}"
+    )
+  end_id = data.vocab.frame.end_id
+  return dataclasses.replace(shape, separator_id=end_id)
 
 
 def _student(
-  shape: EncT5Config, policy: Policy, teacher: EncT5Config | None
+  shape: ModelConfig, policy: Policy, teacher: ModelConfig | None
 ) -> Network:
   """The network that learns, with projections if a term reads them."""
   if not policy.needs_projections:
@@ -207,7 +227,7 @@ def _student(
 
 
 def _beginning(
-  config: RunConfig, shape: EncT5Config, teacher: Trained | None
+  config: RunConfig, shape: ModelConfig, teacher: Trained | None
 ) -> Callable[[Params], Params]:
   """What the student begins with: random parameters, or another model's."""
   if config.init is not None:
@@ -219,7 +239,7 @@ def _beginning(
 
 
 def _inheriting(
-  config: RunConfig, shape: EncT5Config
+  config: RunConfig, shape: ModelConfig
 ) -> Callable[[Params], Params]:
   """The student's random parameters -> those that --init gives it."""
   layers = None
@@ -230,7 +250,7 @@ def _inheriting(
 
 
 def _selecting(
-  selection: str, shape: EncT5Config, teacher: EncT5Config
+  selection: str, shape: ModelConfig, teacher: ModelConfig
 ) -> Callable[[Params, Params], Params]:
   """(student's parameters, teacher's) -> the student's first ones."""
   layers = selected_layers(selection, shape.num_layers, teacher.num_layers)

@@ -16,10 +16,11 @@ from augdistill.checkpoints.store import Store
 from augdistill.cli.bindings import configurable, parsed
 from augdistill.cli.served import gin_text
 from augdistill.cli.trained import open_finished
-from augdistill.data.vocabulary import Vocab, load_vocab
+from augdistill.data.vocabulary import Vocab, find_vocab, load_vocab
 from augdistill.errors import UsageError, said_of
 from augdistill.models.enct5 import EncT5Config
 from augdistill.models.masked_t5 import masked_t5
+from augdistill.models.networks import ModelConfig
 from augdistill.reports.run_directory import RunDirectory
 from augdistill.types import MaskedLM, Network, Params
 
@@ -58,7 +59,7 @@ class Pretrained:
     served: shape and length.
     network: its network.
     params: its best parameters.
-    vocab_path: its SentencePiece file.
+    vocab_path: its vocabulary's file.
   """
 
   served: ServedMaskedLM
@@ -94,7 +95,7 @@ class Pretrained:
     with Store(run.checkpoints) as store:
       params = jax.device_put(store.restore_params(results["best_step"]))
     network = masked_network(served.model)
-    return cls(served, network, params, str(run.vocab / "vocab.spm"))
+    return cls(served, network, params, find_vocab(run.vocab))
 
 
 def source_of(path: str) -> Source:
@@ -112,17 +113,17 @@ def source_of(path: str) -> Source:
     for name, leaf in named_leaves(pretrained.params)
   }
   shape = dataclasses.asdict(pretrained.served.model)
-  return Source(path, arrays, shape, pretrained.vocab_path)
+  return Source(path, EncT5Config, arrays, shape, pretrained.vocab_path)
 
 
-def enct5_like(
+def model_like(
   path: str,
   vocab_size: int,
   num_outputs: int,
   dropout_rate: float = 0.1,
   dtype: str = "float32",
   num_layers: int | None = None,
-) -> EncT5Config:
+) -> ModelConfig:
   """The shape of a model that begins with weights from elsewhere.
 
   Args:
@@ -146,12 +147,13 @@ def enct5_like(
     "dtype": dtype,
   }
   own |= {} if num_layers is None else {"num_layers": num_layers}
+  source = source_of(path)
   with said_of(path):
-    return EncT5Config(**{**source_of(path).shape, **own})
+    return source.architecture(**{**source.shape, **own})
 
 
 def vocab_path(path: str, vocab: str | None = None) -> str:
-  """The SentencePiece file that goes with what a model begins with.
+  """The vocabulary's file that goes with what a model begins with.
 
   Args:
     path: as of `source_of`.
@@ -163,7 +165,7 @@ def vocab_path(path: str, vocab: str | None = None) -> str:
   found = source_of(path).vocab_path or vocab
   if found is None:
     raise UsageError(
-      f"{path} has no vocabulary beside it: give the SentencePiece file that "
+      f"{path} has no vocabulary beside it: give the file that "
       "it was trained with, --vocab FILE"
     )
   return found

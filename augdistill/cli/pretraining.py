@@ -110,9 +110,7 @@ class Pretraining:
   def lexicon(self) -> Lexicon:
     """What the vocabulary allows, on every device."""
     vocab = self.data.vocab
-    return jax.device_put(
-      Lexicon(vocab.producible, vocab.protected), mesh.replicated(self.mesh)
-    )
+    return jax.device_put(vocab.lexicon, mesh.replicated(self.mesh))
 
 
 def prepare(config: PretrainConfig) -> Job:

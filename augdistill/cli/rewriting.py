@@ -28,7 +28,7 @@ from augdistill.data.rewrites import Text, rewrite_lines
 from augdistill.data.texts import decode_row, encode_rows
 from augdistill.errors import RunError
 from augdistill.training import mesh
-from augdistill.types import Lexicon, MaskedLM
+from augdistill.types import MaskedLM
 
 _FORMAT = 1  # of what is kept in the cache; to be raised when it changes
 _FILL_IN: dict[str, Callable[[MaskedLM, RewriteOptions], Generate]] = {
@@ -116,7 +116,7 @@ def _rewrite_units(
   vocab, found = generator.vocab, dict.fromkeys(units)
   changed = free = unchanged = 0
   for which, batch, new, score in _generated(generator, units, options):
-    own = batch.mask & ~vocab.protected[batch.tokens]
+    own = batch.mask & ~vocab.lexicon.protected[batch.tokens]
     for row, unit in enumerate(which):
       copies = [
         tokens
@@ -147,7 +147,7 @@ def _generated(generator, units, options, batch_size: int = 64):
   size = mesh.round_up_rows(batch_size, devices)
   batches = list(eval_batches(take(rows, order), size))
   whole = mesh.replicated(devices)
-  lexicon = jax.device_put(Lexicon(vocab.producible, vocab.protected), whole)
+  lexicon = jax.device_put(vocab.lexicon, whole)
   key = jax.device_put(
     prng.stream(prng.run_key(options.seed), "rewrite"), whole
   )

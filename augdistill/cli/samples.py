@@ -11,7 +11,6 @@ from augdistill import prng
 from augdistill.augment.methods import BASES, parse, written_out
 from augdistill.cli.given_rewrites import reads_rewrites
 from augdistill.cli.sampling import make_reader, rows_of
-from augdistill.cli.served import network
 from augdistill.cli.trained import Trained
 from augdistill.data.batches import eval_batches
 from augdistill.data.dataset import take
@@ -21,9 +20,10 @@ from augdistill.errors import UsageError
 from augdistill.evaluation.outputs import decide
 from augdistill.evaluation.predict import logits_of
 from augdistill.losses.named import TERMS
+from augdistill.models.networks import network
 from augdistill.models.sizes import enct5_config
 from augdistill.training.policies import build_policy
-from augdistill.types import Batch, Lexicon, Network, Params, Task, TaskKind
+from augdistill.types import Batch, Network, Params, Task, TaskKind
 
 _BATCH = 64
 
@@ -52,7 +52,7 @@ def augmented(
   policy = build_policy(text, data.task.kind)
   model, params = _model(data, teacher, args.seed)
   student, student_params = _student(args.student, teacher) or (model, params)
-  lexicon = Lexicon(data.vocab.producible, data.vocab.protected)
+  lexicon = data.vocab.lexicon
   read = make_reader(policy, student, model, lexicon, args.seed)
 
   def ask(batch: Batch) -> np.ndarray:

@@ -175,7 +175,7 @@ def make_sampler(
     policy,
     experiment.student,
     teacher and teacher.network,
-    jax.device_put(Lexicon(vocab.producible, vocab.protected), whole),
+    jax.device_put(vocab.lexicon, whole),
     config.seed,
   )
 
@@ -208,8 +208,7 @@ def _likeliest(value: Any, count: int = 3) -> Any:
 
 def _text(vocab: Vocab, tokens: np.ndarray) -> str:
   """A row's text as the models read it; the two of a pair joined by " | "."""
-  parts = np.split(tokens, np.flatnonzero(tokens == vocab.eos_id) + 1)
-  words = [vocab.decode(part[part != vocab.pad_id]) for part in parts]
+  words = map(vocab.decode, vocab.frame.split(tokens))
   return " | ".join(word for word in words if word)
 
 

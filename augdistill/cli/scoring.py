@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from augdistill.cli import served
 from augdistill.cli.parts import Experiment, place_params
 from augdistill.cli.trained import count
 from augdistill.data.batches import eval_batches
@@ -13,6 +12,7 @@ from augdistill.data.dataset import Examples
 from augdistill.evaluation.metrics import compute
 from augdistill.evaluation.predict import agreement, predict
 from augdistill.evaluation.predictions import write_predictions
+from augdistill.models.networks import network
 from augdistill.models.projected import without_projections
 from augdistill.reports.model_card import model_card
 from augdistill.reports.provenance import versions
@@ -59,7 +59,7 @@ def report(
   """
   config, data, teacher = experiment.config, experiment.data, experiment.teacher
   params = without_projections(params)  # As it is served.
-  student = served.network(experiment.served.model)
+  student = network(experiment.served.model)
   metrics, teacher_metrics, agreed = {}, {}, None
   for split in ("validation", "test"):
     examples = getattr(data, split)

@@ -1,13 +1,12 @@
 """What a trained run needs to be used without its teacher: student.gin."""
 
 import dataclasses
-import functools
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from augdistill.cli.bindings import configurable, parsed
-from augdistill.models.enct5 import EncT5Config, enct5
+from augdistill.models.networks import ARCHITECTURES, ModelConfig
 from augdistill.types import Task, TaskKind
 
 
@@ -21,17 +20,14 @@ class Served:
     max_length: tokens kept of a text.
   """
 
-  model: EncT5Config
+  model: ModelConfig
   task: Task
   max_length: int
 
 
-# One network per shape, so that its programs are traced and compiled once:
-# student and teacher of one size share them.
-network = functools.cache(enct5)
-
 _SERVED = configurable(Served)
-configurable(EncT5Config)
+for _architecture in ARCHITECTURES:
+  configurable(_architecture)
 configurable(Task)
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 
 from augdistill.checkpoints.store import Store
-from augdistill.cli.served import Served, load_served, network
-from augdistill.data.vocabulary import Vocab, load_vocab
+from augdistill.cli.served import Served, load_served
+from augdistill.data.vocabulary import Vocab, find_vocab, load_vocab
 from augdistill.errors import UsageError
+from augdistill.models.networks import network
 from augdistill.models.projected import without_projections
 from augdistill.reports.run_directory import RunDirectory
 from augdistill.types import Network, Params
@@ -26,7 +27,7 @@ class Trained:
     served: shape, task and length.
     network: its network.
     params: its best parameters.
-    vocab_path: its SentencePiece file.
+    vocab_path: its vocabulary's file.
   """
 
   served: Served
@@ -51,8 +52,7 @@ class Trained:
     with Store(run.checkpoints) as store:
       params = store.restore_params(results["best_step"])
     params = jax.device_put(without_projections(params))
-    vocab_path = str(run.vocab / "vocab.spm")
-    return cls(served, network(served.model), params, vocab_path)
+    return cls(served, network(served.model), params, find_vocab(run.vocab))
 
 
 def open_finished(

@@ -32,7 +32,8 @@ from augdistill.data.labels import (
   infer_task,
 )
 from augdistill.data.rows import read_glue, read_task
-from augdistill.data.vocabulary import Vocab, load_vocab, train_vocab
+from augdistill.data.sentence_pieces import train_vocab
+from augdistill.data.vocabulary import Vocab, load_vocab
 from augdistill.errors import UsageError, listing, said_of, suggest
 from augdistill.types import Task, TaskKind
 
@@ -53,8 +54,9 @@ class DataConfig:
     text_column: "NAME" or "NAME1,NAME2".
     label_column: the labels' column.
     task_kind: classes, regression or multi_label, if not to be inferred.
-    vocab: a SentencePiece file; without, the Task's own, or one that is
-      trained on the texts of `train`, or of `unlabeled` where that is all.
+    vocab: a vocabulary's file, as of `load_vocab`; without, the Task's own, or
+      one that is trained on the texts of `train`, or of `unlabeled` where that
+      is all.
     vocab_size: how many pieces a trained vocabulary has at most.
     max_length: the most tokens of an example.
     tfds_data_dir: where TFDS keeps its data.
@@ -329,7 +331,7 @@ def _tokenise(
   def make(split: str) -> Examples:
     name = tasks.register_file_task(task.name, tables, vocab, cache_dir)
     tokens, offsets = tasks.read_tokens(name, split)
-    tokens, offsets = tasks.truncate(tokens, offsets, max_length, vocab.eos_id)
+    tokens, offsets = tasks.truncate(tokens, offsets, max_length, vocab.frame)
     n = len(tables[split].texts)
     return Examples(
       tokens=tokens,

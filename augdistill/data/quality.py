@@ -80,8 +80,7 @@ def lengths(examples: Examples, vocab: Vocab, max_length: int) -> Lengths:
     np.linspace(0, len(examples) - 1, min(len(examples), _COUNTED)).astype(int)
   )
   counts = [
-    sum(len(tokens) + 1 for tokens in vocab.encode(examples.texts[row]))
-    for row in rows
+    len(vocab.frame.join(vocab.encode(examples.texts[row]))) for row in rows
   ]
   return Lengths(np.array(counts, np.int64), max_length)
 

@@ -11,8 +11,9 @@ from augdistill.atomic import replacing
 from augdistill.data import glue
 from augdistill.data.embedded import EMBEDDED
 from augdistill.data.files import RawLabel, Table, parse_label
+from augdistill.data.sentence_pieces import read_vocab
 from augdistill.data.tasks import TEXT_FEATURES, import_seqio
-from augdistill.data.vocabulary import Vocab, read_vocab
+from augdistill.data.vocabulary import Vocab
 from augdistill.errors import UsageError, suggest
 from augdistill.types import TaskKind
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from augdistill.data.files import Table
-from augdistill.data.vocabulary import Vocab
+from augdistill.data.vocabulary import Frame, Vocab
 
 TEXT_FEATURES = (("sentence",), ("sentence1", "sentence2"))
 
@@ -59,14 +59,15 @@ def _stderr_to(path: str) -> Iterator[None]:
     os.close(saved)
 
 
-def encode_texts(dataset: Any, output_features: Any) -> Any:
+def encode_texts(dataset: Any, output_features: Any, frame: Frame) -> Any:
   """A seqio preprocessor: `inputs` from `sentence`, or from a pair.
 
-  inputs = tokens(sentence1) </s> tokens(sentence2) </s>
+  inputs = before tokens(sentence1) between tokens(sentence2) end
 
   Args:
     dataset: a tf.data.Dataset of rows with text features.
     output_features: the Task's; `inputs` has the vocabulary.
+    frame: what stands around the texts.
 
   Returns:
     The dataset with `inputs`, i32[length].
@@ -78,10 +79,12 @@ def encode_texts(dataset: Any, output_features: Any) -> Any:
 
   @seqio.map_over_dataset
   def encode(row):
-    parts = []
-    for name in itertools.chain(*TEXT_FEATURES):
-      if name in row:
-        parts += [vocabulary.encode_tf(row[name]), [vocabulary.eos_id]]
+    names = [n for n in itertools.chain(*TEXT_FEATURES) if n in row]
+    first, *others = (vocabulary.encode_tf(row[name]) for name in names)
+    parts = [frame.before, first]
+    for text in others:
+      parts += [frame.between, text]
+    parts = [tf.cast(part, tf.int32) for part in (*parts, (frame.end_id,))]
     return {**row, "inputs": tf.concat(parts, axis=0)}
 
   return encode(dataset)
@@ -136,7 +139,7 @@ def register_file_task(
       splits=tuple(splits),
       num_input_examples={s: len(t.texts) for s, t in splits.items()},
     ),
-    preprocessors=[encode_texts],
+    preprocessors=[functools.partial(encode_texts, frame=vocab.frame)],
     output_features={
       "inputs": seqio.Feature(vocab.seqio_vocabulary(cache_dir))
     },
@@ -167,44 +170,37 @@ def read_tokens(name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def truncate(
-  tokens: np.ndarray, offsets: np.ndarray, max_length: int, eos_id: int
+  tokens: np.ndarray, offsets: np.ndarray, max_length: int, frame: Frame
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Cuts rows to at most `max_length` tokens, each end of sentence kept.
+  """Cuts rows to at most `max_length` tokens, what stands around texts kept.
 
-  Of a pair the longer text is cut first. A row that does not end in the end
-  of the sentence gets one.
+  Of a pair the longer text is cut first.
 
   Args:
-    tokens: i32[T] flat.
+    tokens: i32[T] flat, of rows as of `Frame.join`.
     offsets: i64[N + 1].
-    max_length: the most tokens that a row may have.
-    eos_id: the id of the end of the sentence.
+    max_length: the most tokens that a row may have; at least as many as stand
+      around texts.
+    frame: what stands around them.
 
   Returns:
     Tokens and offsets of the cut rows.
   """
   rows = [tokens[a:b] for a, b in itertools.pairwise(offsets)]
-  eos = np.array([eos_id], np.int32)
   rows = [
-    r if len(r) and r[-1] == eos_id else np.concatenate([r, eos]) for r in rows
-  ]
-  rows = [
-    r if len(r) <= max_length else _truncate_row(r, max_length, eos_id)
+    r if len(r) <= max_length else _truncate_row(r, max_length, frame)
     for r in rows
   ]
   lengths = np.array([0] + [len(r) for r in rows], np.int64)
   return np.concatenate([tokens[:0], *rows]), np.cumsum(lengths)
 
 
-def _truncate_row(row: np.ndarray, max_length: int, eos_id: int) -> np.ndarray:
-  ends = np.flatnonzero(row == eos_id)
-  texts = np.split(row, ends + 1)[:-1]
-  keep = [len(t) - 1 for t in texts]  # without the end of the sentence
-  if len(texts) > max_length:
-    return np.concatenate([row[: max_length - 1], row[-1:]])
-  while sum(keep) + len(keep) > max_length:
+def _truncate_row(row: np.ndarray, max_length: int, frame: Frame) -> np.ndarray:
+  texts = frame.split(row)
+  keep = [len(text) for text in texts]
+  room = max_length - (len(row) - sum(keep))
+  while sum(keep) > room:
     longest = max(range(len(keep)), key=lambda i: (keep[i], i))
     keep[longest] -= 1
-  return np.concatenate(
-    [p for t, k in zip(texts, keep, strict=True) for p in (t[:k], t[-1:])]
-  )
+  cut = [text[:k].tolist() for text, k in zip(texts, keep, strict=True)]
+  return np.array(frame.join(cut), row.dtype)

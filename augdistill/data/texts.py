@@ -26,14 +26,10 @@ def encode_rows(
   Returns:
     N rows, numbered from 0.
   """
-  eos = vocab.eos_id
-  rows = [
-    [t for tokens in vocab.encode(parts) for t in (*tokens, eos)]
-    for parts in texts
-  ]
+  rows = [vocab.frame.join(vocab.encode(parts)) for parts in texts]
   flat = np.array([t for row in rows for t in row], np.int32)
   offsets = np.cumsum([0, *map(len, rows)]).astype(np.int64)
-  flat, offsets = truncate(flat, offsets, max_length, vocab.eos_id)
+  flat, offsets = truncate(flat, offsets, max_length, vocab.frame)
   n = len(texts)
   return Examples(
     tokens=flat,
@@ -49,13 +45,11 @@ def decode_row(tokens: np.ndarray, vocab: Vocab) -> tuple[str, ...]:
   """The texts of a row, as a model reads them; the inverse of `encode_rows`.
 
   Args:
-    tokens: i32[L] of one row, each text with its end of the sentence; what
-      follows the last of them, padding, is left out.
+    tokens: i32[L] of one row, with what stands around texts; what follows
+      that, padding, is left out.
     vocab: made the tokens.
 
   Returns:
     One text, or two for pairs; "" for one of which nothing is left.
   """
-  ends = np.flatnonzero(tokens == vocab.eos_id)
-  parts = np.split(tokens[: ends[-1]], ends[:-1])
-  return tuple(vocab.decode(part[part != vocab.eos_id]) for part in parts)
+  return tuple(map(vocab.decode, vocab.frame.split(tokens)))

@@ -1,249 +1,164 @@
-"""A SentencePiece vocabulary: read from a file, or trained on texts.
+"""What every vocabulary offers, and how one is found and read.
 
-Row i of a model's embedding table belongs to piece i. The table has a few
-rows more than there are pieces, so that it can be cut evenly over devices:
-T5's file of 32,000 pieces gets its 100 sentinels in code and 32,128 rows.
+There are two kinds: SentencePiece models (`sentence_pieces`), and whatever
+the library tokenizers reads, WordPiece and BPE among it (`subwords`).
 """
 
 import dataclasses
-import functools
-import hashlib
-import io
 import os
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from augdistill.errors import UsageError
+from augdistill.errors import UsageError, listing
+from augdistill.types import Lexicon
 
-PAD_ID = 0  # as everywhere in T5 and seqio
-_T5_SHA256 = "d60acb128cf7b7f2536e8f38a5b18a05535c9e14c7a355904270e15b0945ea86"
-_T5_SENTINELS = 100
-# SentencePiece skips texts of more than 4,192 bytes; a character has up to 4.
-_TRAINED_CHARACTERS = 1000
+PAD_ID = 0  # as everywhere in T5, BERT and seqio
+# The files of a vocabulary, the first that is there; each has all of it but
+# merges.txt and what tokenizer_config.json says of vocab.txt.
+FILES = ("vocab.spm", "spiece.model", "tokenizer.json", "vocab.txt")
 
 
 @dataclasses.dataclass(frozen=True)
-class Vocab:
-  """The pieces of a SentencePiece model, by id.
+class Frame:
+  """What stands around the texts of a row.
+
+      before text end          before text1 between text2 end
+
+  T5 has nothing before and `</s>` elsewhere, BERT `[CLS]` and `[SEP]`, RoBERTa
+  `<s>`, and `</s></s>` between two texts.
 
   Attributes:
-    model_bytes: the SentencePiece model, as in its file.
-    extra_ids: how many sentinels `<extra_id_i>` follow the model's pieces.
+    end_id: the id behind the last text.
+    before: ids in front of the first text.
+    between: ids between the texts of a pair; the first is `end_id`.
   """
 
-  model_bytes: bytes = dataclasses.field(repr=False)
-  extra_ids: int = 0
+  end_id: int
+  before: tuple[int, ...]
+  between: tuple[int, ...]
 
-  @functools.cached_property
-  def fingerprint(self) -> str:
-    """sha256 of the model and the number of sentinels."""
-    content = self.model_bytes + b"+%d" % self.extra_ids
-    return hashlib.sha256(content).hexdigest()
+  def join(self, texts: Sequence[Sequence[int]]) -> list[int]:
+    """The row of one text, or of two."""
+    row = [*self.before, *texts[0]]
+    for text in texts[1:]:
+      row += [*self.between, *text]
+    return [*row, self.end_id]
 
-  @functools.cached_property
-  def _model(self) -> Any:
-    """The model's protocol buffer, sentinels added as seqio adds them."""
-    from sentencepiece import sentencepiece_model_pb2
+  def split(self, row: np.ndarray) -> list[np.ndarray]:
+    """The texts of a row, without what stands around them.
 
-    model = sentencepiece_model_pb2.ModelProto.FromString(self.model_bytes)
-    for i in reversed(range(self.extra_ids)):
-      user_defined = model.SentencePiece.USER_DEFINED
-      model.pieces.add(piece=f"▁<extra_id_{i}>", score=0.0, type=user_defined)
-    return model
+    Args:
+      row: i32[L], as of `join`; padding may follow.
 
-  @functools.cached_property
-  def _processor(self) -> Any:
-    import sentencepiece
-
-    model = self._model.SerializeToString()
-    return sentencepiece.SentencePieceProcessor(model_proto=model)
-
-  @property
-  def num_pieces(self) -> int:
-    """How many ids have a piece, sentinels included."""
-    return len(self._model.pieces)
-
-  @property
-  def size(self) -> int:
-    """V, the rows of the embedding table.
-
-    The number of pieces rounded up: to a multiple of 8, or of 128 for
-    vocabularies as large as T5's, as T5 does.
+    Returns:
+      One text, or two.
     """
-    multiple = 128 if self.num_pieces >= 32_000 else 8
-    return -(-self.num_pieces // multiple) * multiple
+    ends = np.flatnonzero(row == self.end_id)
+    first, last, start = ends[0], ends[-1], len(self.before)
+    if first == last:
+      return [row[start:last]]
+    return [row[start:first], row[first + len(self.between) : last]]
 
-  @property
-  def pad_id(self) -> int:
-    """The id of padding, always 0."""
-    return PAD_ID
 
-  @property
-  def eos_id(self) -> int:
-    """The id of the end of a sentence."""
-    return self._processor.eos_id()
+@runtime_checkable
+class Vocab(Protocol):
+  """The pieces of a vocabulary, by id; row i of a table of embeddings is i's.
 
-  @property
-  def unk_id(self) -> int:
-    """The id of what no piece covers."""
-    return self._processor.unk_id()
+  Attributes:
+    fingerprint: sha256 of everything that decides what texts become.
+    num_pieces: how many ids have a piece.
+    size: V, the rows of the embedding table: the number of pieces, rounded up
+      so that it can be cut evenly over devices.
+    unk_id: the id of what no piece covers.
+    frame: what stands around texts.
+    lexicon: what augmentations may do, as NumPy arrays.
+  """
 
-  @functools.cached_property
-  def producible(self) -> np.ndarray:
-    """bool[V]: ids that an augmentation may produce.
-
-    Ordinary pieces only: neither padding, end of sentence, unknown and other
-    specials, nor sentinels, nor single bytes, nor rows without a piece.
-    """
-    ordinary = np.zeros(self.size, bool)
-    types = [piece.type for piece in self._model.pieces]
-    ordinary[: len(types)] = np.equal(types, self._model.SentencePiece.NORMAL)
-    return ordinary
-
-  @functools.cached_property
-  def protected(self) -> np.ndarray:
-    """bool[V]: ids that an augmentation must leave: padding and </s>."""
-    ids = np.arange(self.size)
-    return (ids == self.pad_id) | (ids == self.eos_id)
+  fingerprint: str
+  num_pieces: int
+  size: int
+  unk_id: int
+  frame: Frame
+  lexicon: Lexicon
 
   def encode(self, texts: Sequence[str]) -> list[list[int]]:
-    """The ids of each text's pieces, without the end of the sentence."""
-    return self._processor.encode(list(texts))
+    """The ids of each text's pieces, without what stands around it."""
+    ...
 
   def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
-    """The text of ids, without padding and end of sentence."""
-    return self._processor.decode([int(t) for t in tokens])
+    """The text of ids, without padding and what stands around it."""
+    ...
 
   def pieces(self, tokens: Sequence[int] | np.ndarray) -> list[str]:
     """The piece of each id, "" for rows without one."""
-    return [
-      self._processor.id_to_piece(int(t)) if t < self.num_pieces else ""
-      for t in tokens
-    ]
+    ...
 
   def save(self, directory: str | os.PathLike) -> str:
-    """Writes `vocab.spm` into a directory; returns its path."""
-    path = os.path.join(directory, "vocab.spm")
-    os.makedirs(directory, exist_ok=True)
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with open(temporary, "wb") as file:
-      file.write(self.model_bytes)
-    os.replace(temporary, path)
-    return path
+    """Writes the vocabulary's file into a directory; returns its path."""
+    ...
 
   def seqio_vocabulary(self, directory: str | os.PathLike) -> Any:
-    """The same vocabulary for seqio, which reads it from a file.
-
-    Args:
-      directory: where the file is put; seqio reads it late and may read it
-        again, so it must stay.
-
-    Returns:
-      A seqio.SentencePieceVocabulary with equal ids.
-    """
-    import seqio
-
-    path = self.save(os.path.join(directory, f"vocab-{self.fingerprint[:16]}"))
-    return seqio.SentencePieceVocabulary(path, extra_ids=self.extra_ids)
+    """The same for seqio, which may keep files in the directory."""
+    ...
 
 
 def load_vocab(path: str | os.PathLike) -> Vocab:
-  """Reads a SentencePiece model; T5's own file gets its 100 sentinels.
+  """Reads a vocabulary of any kind, told by its file's name.
 
   Args:
-    path: the model's file.
+    path: a SentencePiece model (.model, .spm), a tokenizer.json, BERT's
+      vocab.txt; or a directory that has one of them.
 
   Returns:
-    The vocabulary.
+    The vocabulary. T5's own file gets its 100 sentinels.
 
   Raises:
-    UsageError: if there is no such file, or no SentencePiece model in it, or
-      one without padding at id 0 or without an end of sentence.
+    UsageError: if there is no such file, or it cannot be used.
   """
+  from augdistill.data import sentence_pieces, subwords
+
+  path = os.fspath(path)
+  file = find_vocab(path) if os.path.isdir(path) else path
+  if file is None:
+    raise UsageError(
+      f"vocabulary {path}: the directory must have one of {listing(FILES)}"
+    )
   try:
-    with open(path, "rb") as file:
-      model = file.read()
+    with open(file, "rb") as opened:
+      content = opened.read()
   except OSError as error:
-    raise UsageError(f"vocabulary {path}: {error.strerror}.") from None
-  return read_vocab(model, path)
+    raise UsageError(f"vocabulary {file}: {error.strerror}.") from None
+  if file.endswith(".json"):
+    return subwords.read_tokenizer(content, file)
+  if file.endswith(".txt"):
+    return subwords.read_word_pieces(content, file)
+  return sentence_pieces.read_vocab(content, file)
 
 
-def read_vocab(
-  model: bytes, source: str | os.PathLike, extra_ids: int | None = None
-) -> Vocab:
-  """Checks a SentencePiece model.
+def find_vocab(directory: str | os.PathLike) -> str | None:
+  """The path of a directory's vocabulary; None where it has none."""
+  paths = (os.path.join(directory, name) for name in FILES)
+  return next(filter(os.path.exists, paths), None)
 
-  Args:
-    model: the content of its file.
-    source: where it comes from, for messages.
-    extra_ids: the number of sentinels; by default 100 for T5's own file, else
-      none.
 
-  Returns:
-    The vocabulary.
+def table_rows(num_pieces: int) -> int:
+  """V of so many pieces.
 
-  Raises:
-    UsageError: as `load_vocab`.
+  Rounded up to a multiple of 8, or of 128 from 32,000 pieces on, as T5 does:
+  its 32,000 pieces and 100 sentinels get 32,128 rows.
   """
-  if extra_ids is None:
-    t5 = hashlib.sha256(model).hexdigest() == _T5_SHA256
-    extra_ids = _T5_SENTINELS if t5 else 0
-  vocab = Vocab(model, extra_ids)
-  try:
-    ids = (vocab._processor.pad_id(), vocab.eos_id)
-  except Exception:  # classes of protobuf and sentencepiece
-    raise UsageError(
-      f"vocabulary {source} must be a SentencePiece model (.spm, .model)."
-    ) from None
-  if ids[0] != PAD_ID or ids[1] < 0:
-    raise UsageError(
-      f"vocabulary {source} must have padding at id 0 and an end of sentence, "
-      f"got pad_id={ids[0]}, eos_id={ids[1]}; train it with --pad_id=0 "
-      "--eos_id=1 --unk_id=2 --bos_id=-1."
-    )
-  return vocab
+  multiple = 128 if num_pieces >= 32_000 else 8
+  return -(-num_pieces // multiple) * multiple
 
 
-def train_vocab(texts: Iterable[str], vocab_size: int = 2200) -> Vocab:
-  """Trains a unigram vocabulary; the same texts give the same bytes.
-
-  Text is lower-cased and brought to Unicode's NFKC form. Small texts do not
-  hold as many pieces as asked for; then there are fewer.
-
-  Args:
-    texts: what to train on, in any order that is always the same.
-    vocab_size: how many pieces there are at most.
-
-  Returns:
-    A vocabulary with padding 0, end of sentence 1, unknown 2.
-
-  Raises:
-    UsageError: if the texts cannot be trained on.
-  """
-  import sentencepiece
-
-  model = io.BytesIO()
-  try:
-    sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=(t[:_TRAINED_CHARACTERS] for t in texts),
-      model_writer=model,
-      vocab_size=vocab_size,
-      hard_vocab_limit=False,
-      normalization_rule_name="nmt_nfkc_cf",
-      character_coverage=1.0,
-      byte_fallback=False,
-      pad_id=PAD_ID,
-      eos_id=1,
-      unk_id=2,
-      bos_id=-1,
-      minloglevel=3,
-    )
-  except (RuntimeError, ValueError, OSError) as error:
-    reason = str(error).strip().splitlines()[-1]
-    raise UsageError(
-      f"no vocabulary could be trained on the training texts ({reason}); "
-      "give one with --vocab FILE."
-    ) from None
-  return Vocab(model.getvalue())
+def write_vocab(directory: str | os.PathLike, name: str, content: bytes) -> str:
+  """Writes a vocabulary's file, whole or not at all; returns its path."""
+  path = os.path.join(directory, name)
+  os.makedirs(directory, exist_ok=True)
+  temporary = f"{path}.{os.getpid()}.tmp"
+  with open(temporary, "wb") as file:
+    file.write(content)
+  os.replace(temporary, path)
+  return path

@@ -16,6 +16,7 @@ References:
 """
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -105,6 +106,11 @@ class BertConfig:
         raise ValueError(
           f"{name} must be one of {', '.join(choices)}, got {value!r}"
         )
+
+  @property
+  def max_length(self) -> int:
+    """The most tokens that a text may have."""
+    return self.num_positions - self.first_position
 
 
 def _check_count(name: str, value: int) -> None:
@@ -277,10 +283,9 @@ class Bert(nn.Module):
       ValueError: if there are more positions than the table has.
     """
     config, length = self.config, inputs.mask.shape[-1]
-    longest = config.num_positions - config.first_position
-    if length > longest:
+    if length > config.max_length:
       raise ValueError(
-        f"texts must have at most {longest} tokens, got {length}"
+        f"texts must have at most {config.max_length} tokens, got {length}"
       )
     positions = config.first_position + jnp.arange(length, dtype=jnp.int32)
     beside = self.position_embedder(positions)[None, None]  # [1, 1, L, D]
@@ -337,4 +342,7 @@ def bert(config: BertConfig) -> Network:
   Returns:
     A Network, as of `as_network`.
   """
-  return as_network(Bert(config), config.num_outputs)
+  segments = None
+  if config.num_segments > 1:
+    segments = functools.partial(segments_of, separator_id=config.separator_id)
+  return as_network(Bert(config), config.num_outputs, segments)

@@ -1,11 +1,12 @@
 """Modules as pure functions; parameters are always an argument."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jaxtyping import Array, Int
 
 from augdistill.types import Inputs, Network, Outputs, Params
 
@@ -32,7 +33,11 @@ def axis_names(module: nn.Module, *example: Any) -> Params:
   return names(shapes["params_axes"])
 
 
-def as_network(module: nn.Module, num_outputs: int) -> Network:
+def as_network(
+  module: nn.Module,
+  num_outputs: int,
+  segments: Callable[[Int[Array, "*n L"]], Int[Array, "*n L"]] | None = None,
+) -> Network:
   """An encoder with a head as pure functions.
 
   Args:
@@ -40,6 +45,8 @@ def as_network(module: nn.Module, num_outputs: int) -> Network:
       parameters `token_embedder/embedding` f32[V, D] and `head/kernel`
       f32[D, C].
     num_outputs: C.
+    segments: tokens -> the text of a pair that each is of, 0 or 1, for modules
+      that tell these apart.
 
   Returns:
     A Network. `forward` with a key drops out, without one it does not; it
@@ -60,8 +67,10 @@ def as_network(module: nn.Module, num_outputs: int) -> Network:
       rngs=None if key is None else {"dropout": key},
     )
 
-  def embed(params, tokens):
-    return module.apply({"params": params}, tokens, method=type(module).embed)
+  def embed(params, tokens, mask) -> Inputs:
+    words = module.apply({"params": params}, tokens, method=type(module).embed)
+    ids = None if segments is None else segments(tokens)
+    return Inputs(mask=mask, embeddings=words, segment_ids=ids)
 
   def table(params):
     return params["token_embedder"]["embedding"]

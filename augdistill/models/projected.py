@@ -82,8 +82,8 @@ def with_projections(network: Network, teacher_width: int) -> Network:
     network,
     init=init,
     forward=forward,
-    embed=lambda params, tokens: network.embed(
-      without_projections(params), tokens
+    embed=lambda params, tokens, mask: network.embed(
+      without_projections(params), tokens, mask
     ),
     table=lambda params: network.table(without_projections(params)),
     logical_axes=logical_axes,

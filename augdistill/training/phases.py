@@ -8,6 +8,8 @@ through the same linearisation. Phase 2 makes the other views inside its
 differentiated function, where base embeddings stay live. The gradients add.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
@@ -19,7 +21,6 @@ from augdistill.training.flops import part
 from augdistill.types import (
   Batch,
   Clean,
-  Inputs,
   Method,
   Metrics,
   Models,
@@ -101,12 +102,18 @@ def phase_one(
   dropout = prng.stream(dropout_key, "clean/student")
 
   def run(params, offset):
-    words = student.embed(params, batch.tokens)[None] + offset
-    inputs = Inputs(mask=view.student.mask, embeddings=words)
+    inputs = student.embed(params, view.student.tokens, view.student.mask)
+    moved = inputs.embeddings + offset
+    inputs = dataclasses.replace(inputs, embeddings=moved)
     return student.forward(params, inputs, key=dropout)
 
-  words = jax.eval_shape(student.embed, params, batch.tokens)
-  offset = jnp.zeros((1, *words.shape), words.dtype)
+  words = jax.eval_shape(
+    lambda params: (
+      student.embed(params, view.student.tokens, view.student.mask).embeddings
+    ),
+    params,
+  )
+  offset = jnp.zeros(words.shape, words.dtype)
   with part("clean", "student"):
     outputs, pull_back = jax.vjp(run, params, offset)
 

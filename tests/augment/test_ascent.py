@@ -441,8 +441,8 @@ def test_a_direction_is_found_for_gradients_of_any_size():
     np.asarray(f(jnp.asarray(rows))) for f in (by_norm, by_largest)
   )
   np.testing.assert_allclose(norms(unit[0]), [1, 1, 1, 0, 0, 0], rtol=1e-5)
-  np.testing.assert_array_equal(
-    np.abs(scaled[0]).max((-2, -1)), [1, 1, 1, 0, 0, 0]
+  np.testing.assert_allclose(
+    np.abs(scaled[0]).max((-2, -1)), [1, 1, 1, 0, 0, 0], rtol=1e-6
   )
   np.testing.assert_allclose(
     scaled[0, :3] * np.abs(rows[0, :3]).max((-2, -1), keepdims=True),
@@ -700,7 +700,8 @@ def test_every_ascent_works_in_bfloat16(maker, with_teacher):
   single, full = made(maker).view.student.embeddings, embeddings
   wrong = np.abs(np.asarray(full, np.float32) - single) > 0.05
   assert wrong.mean() < 0.05
-  assert 0 < float(total) <= 0.3001 * float(weight)
+  # The sum with the words is rounded to 8 bits, so the offset that arrives is.
+  assert 0 < float(total) <= 0.303 * float(weight)
 
 
 # -- The share of tokens replaced ---------------------------------------------

@@ -229,6 +229,18 @@ def test_shapes_and_dtypes_are_kept(made):
     is_array(weight, np.float32)
 
 
+def test_embeddings_are_of_the_text_that_their_tokens_are_of(made):
+  if enters_at_tokens(made.view):
+    return
+  batch, partner = toy.make_batch(), made.partner
+  tokens = np.broadcast_to(batch.tokens, made.view.student.mask.shape)
+  if partner is not None:  # Past the anchor's end they are the partner's.
+    tokens = np.where(batch.mask, tokens, partner.tokens)
+  for inputs in (made.view.student, made.view.teacher):
+    if isinstance(inputs, Inputs):
+      np.testing.assert_array_equal(inputs.segment_ids, tokens % 2)
+
+
 def test_both_models_read_the_same_tokens(made):
   if enters_at_tokens(made.view):
     assert_equal(made.view.student, made.view.teacher)

@@ -26,7 +26,7 @@ from augdistill.models.sizes import enct5_config
 from augdistill.training.optimizers import make_optimizer
 from augdistill.training.policies import build_policy
 from augdistill.training.step import TrainState, train_step
-from augdistill.types import Batch, Lexicon, TaskKind
+from augdistill.types import Batch, TaskKind
 
 METHODS = ["kd", "kd+augpro_mix", "kd+augpro_fgsm", "kd+augpro_mix+augpro_fgsm"]
 STEPS = 30  # of each method in a round
@@ -51,9 +51,7 @@ def main() -> None:
     num_outputs=data.task.num_outputs,
   )
   student, teacher = enct5(shape("micro")), enct5(shape("mini"))
-  lexicon = Lexicon(
-    jnp.asarray(data.vocab.producible), jnp.asarray(data.vocab.protected)
-  )
+  lexicon = jax.device_put(data.vocab.lexicon)
   teacher_params = jax.jit(teacher.init)(prng.run_key(1))
   optimizer = make_optimizer(learning_rate=1e-3, num_steps=10_000)
   batch_at = train_batches(data.train, 64, seed=0)

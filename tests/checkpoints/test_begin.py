@@ -9,6 +9,7 @@ from augdistill.checkpoints.begin import Source, begin, fit
 from augdistill.checkpoints.flat import named_leaves
 from augdistill.checkpoints.foreign import Stored
 from augdistill.errors import UsageError
+from augdistill.models.enct5 import EncT5Config
 
 
 def tree(width=4, fill=0.0, layers=1, **parts):
@@ -31,7 +32,7 @@ def source(arrays, **shape):
     name: Stored(leaf.shape, leaf.dtype, lambda leaf=leaf: leaf)
     for name, leaf in named_leaves(arrays)
   }
-  return Source("DIR", stored, shape)
+  return Source("DIR", EncT5Config, stored, shape)
 
 
 def test_what_has_the_same_name_is_taken_over_and_nothing_else():

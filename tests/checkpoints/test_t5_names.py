@@ -29,7 +29,7 @@ def begun(arrays, **more):
   shape = enct5_shape(arrays, "there") | more
   config = EncT5Config(num_outputs=3, **shape)
   params = enct5(config).init(jax.random.key(1))
-  source = Source("there", arrays, shape)
+  source = Source("there", EncT5Config, arrays, shape)
   return config, fit(params, source), begin(params, source)
 
 

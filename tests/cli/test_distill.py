@@ -9,7 +9,7 @@ from augdistill.cli import config, distill, parts
 from augdistill.cli.served import load_served
 from augdistill.cli.trained import Trained
 from augdistill.data.load import DataConfig
-from augdistill.data.vocabulary import train_vocab
+from augdistill.data.sentence_pieces import train_vocab
 from tests.cli.tiny import (
   LABELS,
   TINY,

@@ -11,7 +11,8 @@ from safetensors.numpy import load_file, save_file
 
 from augdistill.cli import config, fit, parts
 from augdistill.cli.trained import Trained
-from augdistill.data.vocabulary import load_vocab, train_vocab
+from augdistill.data.sentence_pieces import train_vocab
+from augdistill.data.vocabulary import load_vocab
 from tests.cli.tiny import (
   LABELS,
   TINY,
@@ -227,7 +228,7 @@ def test_a_student_begins_with_some_layers_of_a_t5_of_transformers(
   output = tmp_path / "run"
   done = ok(
     *("distill", *data, *NO_MODEL, f"--teacher={teacher}", f"--init={t5}"),
-    *("--init_layers=0,2", "--gin.enct5_like.num_layers=2", "--method=kd"),
+    *("--init_layers=0,2", "--gin.model_like.num_layers=2", "--method=kd"),
     *("--gin.make_optimizer.learning_rate=1e-9", f"--output_dir={output}"),
   )
   assert "head (27); left over: lm_head (" in done.out
@@ -278,16 +279,16 @@ WRONG = {
     ["--vocab must be that of --init", "{vocab}", "it with --vocab"],
   ),
   "more_layers_than_there": (
-    "--init={t5} --gin.INIT_LAYERS='bottom' --gin.enct5_like.num_layers=4",
+    "--init={t5} --gin.INIT_LAYERS='bottom' --gin.model_like.num_layers=4",
     ["at most its teacher's 3 layers, got a student of 4"],
   ),
   "fewer_layers_unsaid": (
-    "--init={t5} --gin.enct5_like.num_layers=2",
+    "--init={t5} --gin.model_like.num_layers=2",
     ["encoder/layers_2", "missing here", "by --init_layers"],
   ),
   "a_shape_that_is_not_read": (
     "--init={t5} --gin.enct5_config.num_layers=2",
-    ["enct5_config.num_layers has no effect", "say enct5_like.num_layers"],
+    ["enct5_config.num_layers has no effect", "say model_like.num_layers"],
   ),
   "a_size_by_name": (
     "--init={t5} --model=micro",

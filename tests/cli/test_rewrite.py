@@ -490,4 +490,4 @@ def test_a_rewrite_is_text_that_only_ordinary_pieces_were_put_into(
   for row in read_jsonl(rewritten[0])[:10]:
     for text in row["rewrites"]:
       tokens = np.array(vocab.encode([text])[0])
-      assert vocab.producible[tokens].all()
+      assert vocab.lexicon.producible[tokens].all()

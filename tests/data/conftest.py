@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from augdistill.data.dataset import Examples
-from augdistill.data.vocabulary import train_vocab
+from augdistill.data.sentence_pieces import train_vocab
 
 TEXTS = (
   "the cat sat on the mat",

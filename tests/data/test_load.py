@@ -45,7 +45,7 @@ def test_files_load_end_to_end(config):
   for i, (text,) in enumerate(data.train.texts):
     row = data.train.tokens[data.train.offsets[i] : data.train.offsets[i + 1]]
     assert data.vocab.decode(row) == text
-    assert row[-1] == data.vocab.eos_id
+    assert row[-1] == data.vocab.frame.end_id
   held, rest = set(data.validation.example_id), set(data.train.example_id)
   assert held | rest == set(range(40))
   assert data.validation.label.sum(0).tolist() == [2, 2]
@@ -106,7 +106,7 @@ def test_a_given_vocabulary_is_taken(config, vocab, tmp_path):
   path = vocab.save(tmp_path)
   data = load_data(dataclasses.replace(config, vocab=path))
   assert data.vocab.fingerprint == vocab.fingerprint
-  tokens = [*vocab.encode(["cash"])[0], vocab.eos_id]
+  tokens = [*vocab.encode(["cash"])[0], vocab.frame.end_id]
   assert data.test.tokens[: data.test.offsets[1]].tolist() == tokens
 
 
@@ -209,7 +209,7 @@ def test_long_texts_are_cut_to_the_maximal_length(config):
   data = load_data(dataclasses.replace(config, max_length=8))
   assert data.train.lengths.max() <= 8
   ends = data.train.tokens[data.train.offsets[1:] - 1]
-  assert (ends == data.vocab.eos_id).all()
+  assert (ends == data.vocab.frame.end_id).all()
 
 
 def test_unlabelled_texts_have_no_label(config, write):
@@ -231,7 +231,7 @@ def test_regression_pairs_need_no_special_case(config, write):
   assert data.task.pair
   assert data.task.name == "sts"
   np.testing.assert_array_equal(data.train.label, [[2.5], [3], [0.5]])
-  assert (data.train.tokens == data.vocab.eos_id).sum() == 6
+  assert (data.train.tokens == data.vocab.frame.end_id).sum() == 6
 
 
 def test_a_test_file_of_integers_is_regression_if_training_is(config, write):

@@ -207,7 +207,7 @@ def test_long_rewrites_are_cut_as_texts_are(vocab):
   long = ("the cat sat on the mat the cat sat on the mat",)
   found, _ = join([("the cat",)], {("the cat",): [long]}, vocab, max_length=8)
   assert found.lengths.tolist() == [8]
-  assert found.examples.tokens[-1] == vocab.eos_id
+  assert found.examples.tokens[-1] == vocab.frame.end_id
 
 
 def test_the_fingerprint_is_of_the_rewrites_and_of_whose_they_are(vocab):

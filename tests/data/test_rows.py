@@ -95,7 +95,7 @@ def test_a_task_loads_end_to_end_with_its_own_vocabulary(
   assert data.task.label_names == ("x", "y")
   assert (len(data.train), len(data.validation), len(data.test)) == (4, 1, 1)
   tokens = data.test.tokens.tolist()
-  assert tokens == [*vocab.encode(["my card"])[0], vocab.eos_id]
+  assert tokens == [*vocab.encode(["my card"])[0], vocab.frame.end_id]
 
 
 def test_an_unknown_task_is_refused_with_the_near_one():
@@ -239,7 +239,7 @@ def test_glue_loads_end_to_end_with_official_names_and_metrics(
   assert data.task.metrics == ("f1", "accuracy")
   assert data.task.label_names == ("not_equivalent", "equivalent")
   assert (len(data.train), len(data.validation)) == (12, 12)
-  assert (data.train.tokens == data.vocab.eos_id).sum() == 24
+  assert (data.train.tokens == data.vocab.frame.end_id).sum() == 24
 
 
 def test_hidden_labels_are_empty_and_numbers_are_short():

@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from augdistill.data.vocabulary import Vocab, load_vocab, train_vocab
+from augdistill.data.sentence_pieces import SentencePieceVocab, train_vocab
+from augdistill.data.vocabulary import load_vocab
 from augdistill.errors import UsageError
 
 
 def test_ids_are_t5s_and_text_is_lower_cased(vocab):
-  assert (vocab.pad_id, vocab.eos_id, vocab.unk_id) == (0, 1, 2)
+  assert (vocab.frame.end_id, vocab.unk_id) == (1, 2)
   upper, lower = vocab.encode(["The CAT sat", "the cat sat"])
   assert upper == lower
-  assert vocab.decode([*lower, vocab.eos_id, 0, 0]) == "the cat sat"
+  assert vocab.decode([*lower, vocab.frame.end_id, 0, 0]) == "the cat sat"
 
 
 def test_the_table_has_a_multiple_of_8_rows(vocab):
@@ -23,10 +24,10 @@ def test_the_table_has_a_multiple_of_8_rows(vocab):
 
 
 def test_only_ordinary_pieces_may_be_produced(vocab):
-  allowed = np.flatnonzero(vocab.producible)
-  assert len(vocab.producible) == vocab.size
+  allowed = np.flatnonzero(vocab.lexicon.producible)
+  assert len(vocab.lexicon.producible) == vocab.size
   assert set(range(vocab.size)) - set(allowed) == {
-    *(vocab.pad_id, vocab.eos_id, vocab.unk_id),
+    *(0, vocab.frame.end_id, vocab.unk_id),
     *range(vocab.num_pieces, vocab.size),
   }
   assert vocab.pieces([vocab.size - 1, 1]) == [
@@ -54,20 +55,21 @@ def test_specials_bytes_and_markers_are_never_produced(tmp_path, texts):
   vocab = load_vocab(tmp_path / "m.model")
   pieces = vocab.pieces(range(vocab.size))
   special = {"<pad>", "</s>", "<unk>", "<s>", "<sep>", "<ctl>", ""}
-  for piece, allowed in zip(pieces, vocab.producible, strict=True):
+  for piece, allowed in zip(pieces, vocab.lexicon.producible, strict=True):
     assert allowed == (piece not in special and not piece.startswith("<0x"))
 
 
 def test_padding_and_the_end_are_protected(vocab):
-  np.testing.assert_array_equal(np.flatnonzero(vocab.protected), [0, 1])
+  np.testing.assert_array_equal(np.flatnonzero(vocab.lexicon.protected), [0, 1])
 
 
 def test_sentinels_have_rows_but_are_never_produced(vocab, texts):
-  more = Vocab(vocab.model_bytes, extra_ids=10)
+  more = SentencePieceVocab(vocab.model_bytes, extra_ids=10)
   assert more.num_pieces == vocab.num_pieces + 10
   assert more.pieces([vocab.num_pieces]) == ["▁<extra_id_9>"]
   np.testing.assert_array_equal(
-    np.flatnonzero(more.producible), np.flatnonzero(vocab.producible)
+    np.flatnonzero(more.lexicon.producible),
+    np.flatnonzero(vocab.lexicon.producible),
   )
   assert more.fingerprint != vocab.fingerprint
   assert more.encode(texts) == vocab.encode(texts)
@@ -125,7 +127,7 @@ def test_a_vocabulary_without_padding_at_0_is_refused(tmp_path, texts):
 def test_t5s_file_gets_100_sentinels_and_32128_rows(shared_data):
   vocab = load_vocab(os.path.join(shared_data, "data", "vocab", "t5.spm"))
   assert (vocab.num_pieces, vocab.size) == (32_100, 32_128)
-  assert vocab.producible.sum() == 32_000 - 3
+  assert vocab.lexicon.producible.sum() == 32_000 - 3
   text = "translate English to German: The house is wonderful."
   expected = [13959, 1566, 12, 2968, 10, 37, 629, 19, 1627, 5]
   assert vocab.encode([text]) == [expected]

@@ -71,7 +71,7 @@ def test_an_offset_of_the_words_is_one_of_the_sum_of_embeddings(
   network, params
 ):
   # So its gradient is the sum's: what AD² climbs.
-  words = network.embed(params, inputs().tokens)
+  words = network.embed(params, inputs().tokens, inputs().mask).embeddings
   offset = jax.random.normal(jax.random.key(2), words.shape)
   moved = Inputs(mask=inputs().mask, embeddings=words + offset)
   positions = params["position_embedder"]["embedding"]

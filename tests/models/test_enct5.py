@@ -1,6 +1,7 @@
 """What EncT5 promises wherever it is entered and whatever the padding holds."""
 
 import collections
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -78,17 +79,18 @@ def test_a_layer_that_is_not_there_cannot_be_entered(run, text, outputs, layer):
 def test_embed_and_table_are_what_the_forward_pass_reads(
   network, params, text, outputs
 ):
-  tokens, _ = text
+  tokens, mask = map(jnp.asarray, text)
   table = network.table(params)
   assert table.shape == (23, 8)
-  words = network.embed(params, jnp.asarray(tokens))
+  words = network.embed(params, tokens, mask).embeddings
   np.testing.assert_array_equal(words, table[tokens])
   np.testing.assert_array_equal(words, outputs.hidden[0])
 
 
 def test_an_id_beyond_the_table_does_not_pass_for_another_word(network, params):
-  words = network.embed(params, jnp.array([[22, 23]], jnp.int32))
-  assert np.all(np.isfinite(words[0, 0])) and np.all(np.isnan(words[0, 1]))
+  tokens = jnp.array([[[22, 23]]], jnp.int32)
+  words = network.embed(params, tokens, tokens > 0).embeddings[0, 0]
+  assert np.all(np.isfinite(words[0])) and np.all(np.isnan(words[1]))
 
 
 def test_a_row_depends_on_no_other_row_and_no_other_copy(run, text, outputs):
@@ -135,9 +137,10 @@ def gradients(network, params, text):
   @jax.grad
   def pull(both):
     params, offset = both
-    words = network.embed(params, jnp.asarray(tokens)) + offset
+    inputs = network.embed(params, jnp.asarray(tokens), jnp.asarray(mask))
+    moved = inputs.embeddings + offset
     outputs = network.forward(
-      params, Inputs(jnp.asarray(mask), embeddings=words)
+      params, dataclasses.replace(inputs, embeddings=moved)
     )
     return jnp.sum(weights * outputs.logits)
 

@@ -132,9 +132,12 @@ def test_embeddings_and_dropout_pass_through(run_projected, run, params, text):
 def test_all_else_of_the_network_is_as_it_was(
   network, projected, params, whole, text
 ):
-  tokens = jnp.asarray(text[0])
+  tokens, mask = map(jnp.asarray, text)
   for got, expected in (
-    (projected.embed(whole, tokens), network.embed(params, tokens)),
+    (
+      projected.embed(whole, tokens, mask).embeddings,
+      network.embed(params, tokens, mask).embeddings,
+    ),
     (projected.table(whole), network.table(params)),
     (projected.class_vectors(whole), network.class_vectors(params)),
   ):

@@ -22,7 +22,7 @@ from augdistill.training.inspection import make_views
 from augdistill.training.methods import build_method
 from augdistill.training.optimizers import make_optimizer
 from augdistill.training.step import TrainState, train_step
-from augdistill.types import Inputs, Lexicon, TaskKind, View, ViewMaker
+from augdistill.types import Inputs, TaskKind, View, ViewMaker
 
 pytestmark = pytest.mark.slow
 STEPS, ROWS, LENGTH = 20, 64, 32
@@ -76,9 +76,7 @@ def run(devices, text, tokens=None):
   parts = {"student": student, "teacher": teacher, "method": method}
   params = jax.jit(student.init)(prng.run_key(0))
   state = TrainState(jnp.int32(0), params, optimizer.init(params))
-  lexicon = Lexicon(
-    jnp.asarray(data.vocab.producible), jnp.asarray(data.vocab.protected)
-  )
+  lexicon = jax.device_put(data.vocab.lexicon)
   key = prng.run_key(0)
   if mesh:
     where = meshes.state_shardings(student, optimizer, mesh)

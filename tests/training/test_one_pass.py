@@ -297,8 +297,9 @@ def test_phase_one_knows_each_examples_own_gradient():
 
     return jax.grad(own)(words), jax.grad(apart)(words)
 
+  batch_inputs = batch.tokens[None], batch.mask[None]
   own, apart = alone(
-    student.embed(params, batch.tokens),
+    student.embed(params, *batch_inputs).embeddings[0],
     batch.mask,
     batch.label,
     batch.has_label,
