@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from augdistill.checkpoints.foreign import Arrays, Stored
 from augdistill.checkpoints.t5_names import transposed
 from augdistill.errors import UsageError, listing
@@ -50,7 +52,23 @@ _TOP = {
   "classifier.dense": "pooler",
   "classifier.out_proj": "head",
   "pre_classifier": "pooler",
+  # Of a masked language model; its table of outputs is that of the words.
+  "cls.predictions": "",
+  "cls.predictions.transform.dense": "masked_head/dense",
+  "cls.predictions.transform.LayerNorm": "masked_head/layer_norm",
+  "lm_head": "",
+  "lm_head.dense": "masked_head/dense",
+  "lm_head.layer_norm": "masked_head/layer_norm",
+  "vocab_projector": "",
+  "vocab_transform": "masked_head/dense",
+  "vocab_layer_norm": "masked_head/layer_norm",
 }
+# Where that table lies if a file has it twice.
+OUTPUT_TABLES = (
+  "cls.predictions.decoder.weight",
+  "lm_head.decoder.weight",
+  "vocab_projector.weight",
+)
 # What torch calls a norm's arrays, once and now.
 _NORM = {"weight": "scale", "gamma": "scale", "bias": "bias", "beta": "bias"}
 # 0, 1, 2, ..., which once were kept with the weights.
@@ -75,8 +93,10 @@ def from_transformers(arrays: Arrays) -> dict[str, Stored]:
     for prefix, _ in TYPES.values():
       module = module.removeprefix(f"{prefix}.")
     place = _place(module)
-    if place is None:
+    if place is None or name in OUTPUT_TABLES:
       found.setdefault(name, array)
+    elif not place:
+      found[leaf] = array
     elif place in _EMBEDDERS:
       found[f"{place}/embedding"] = array
     elif place.endswith("norm"):
@@ -155,3 +175,25 @@ def bert_shape(
     "pooler": TYPES[kind][1],
     "epsilon": config.get("layer_norm_eps", 1e-12),
   }
+
+
+def check_tied(arrays: Arrays, where: str) -> None:
+  """A masked language model's outputs must be of the table of its words.
+
+  Args:
+    arrays: as of `from_transformers`.
+    where: what messages call the place.
+
+  Raises:
+    UsageError: if they have a table of their own.
+  """
+  words = arrays["token_embedder/embedding"]
+  for name in OUTPUT_TABLES:
+    if name not in arrays:
+      continue
+    table = arrays[name].read()
+    if not np.array_equal(table, words.read()[: len(table)]):
+      raise UsageError(
+        f"{where} must compare its outputs with the embeddings of words, and "
+        f"has another table, {name}"
+      )

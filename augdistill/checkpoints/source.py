@@ -15,7 +15,7 @@ from augdistill.checkpoints.state_dict import state_dict_arrays
 from augdistill.checkpoints.t5x_checkpoint import is_t5x, t5x_arrays
 from augdistill.data.vocabulary import find_vocab, table_rows
 from augdistill.errors import UsageError, listing
-from augdistill.models.bert import BertConfig
+from augdistill.models.bert_config import BertConfig
 from augdistill.models.enct5 import EncT5Config
 
 HUB = "hf://"
@@ -92,8 +92,9 @@ def _bert(folder: str, path: str, config: Mapping[str, Any]) -> Source:
   """A model of the BERT family; its table gets the rows that ours have."""
   arrays = bert_names.from_transformers(state_dict_arrays(folder))
   shape = bert_names.bert_shape(arrays, config, path)
-  table = "token_embedder/embedding"
-  arrays[table] = with_rows(arrays[table], table_rows(shape["vocab_size"]))
+  rows = table_rows(shape["vocab_size"])
+  for name in {"token_embedder/embedding", "bias"} & set(arrays):
+    arrays[name] = with_rows(arrays[name], rows)
   return Source(path, BertConfig, arrays, shape, find_vocab(folder))
 
 

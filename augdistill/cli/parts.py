@@ -8,15 +8,20 @@ import jax
 
 from augdistill.cli.config import RunConfig
 from augdistill.cli.given_rewrites import check_rewrites, training_rewrites
-from augdistill.cli.pretrained import inheriting, source_of, vocab_path
+from augdistill.cli.pretrained import (
+  check_generator,
+  inheriting,
+  source_of,
+  vocab_path,
+)
 from augdistill.cli.served import Served
-from augdistill.cli.trained import Trained, open_finished
+from augdistill.cli.trained import Trained
 from augdistill.data.dataset import Examples, concat
 from augdistill.data.load import Data, DataConfig, load_data
 from augdistill.data.rewrites import Rewrites
 from augdistill.data.vocabulary import load_vocab
 from augdistill.errors import UsageError
-from augdistill.models.bert import BertConfig
+from augdistill.models.bert_config import BertConfig
 from augdistill.models.networks import ModelConfig, network
 from augdistill.models.projected import with_projections, without_projections
 from augdistill.models.selection import select_layers, selected_layers
@@ -85,7 +90,7 @@ def check(config: RunConfig) -> None:
     )
   check_rewrites(config)
   if config.generator:
-    open_finished(config.generator, pretrained=True)
+    check_generator(config.generator)
   check_batch_size(
     config.batch_size, config.model_parallel, config.num_microbatches
   )

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from augdistill.checkpoints.begin import Source, begin, fit
+from augdistill.checkpoints.bert_names import check_tied
 from augdistill.checkpoints.flat import named_leaves
 from augdistill.checkpoints.foreign import Stored
 from augdistill.checkpoints.source import is_remote, open_source
@@ -18,13 +19,16 @@ from augdistill.cli.served import gin_text
 from augdistill.cli.trained import open_finished
 from augdistill.data.vocabulary import Vocab, find_vocab, load_vocab
 from augdistill.errors import UsageError, said_of
+from augdistill.models.bert_config import BertConfig
 from augdistill.models.enct5 import EncT5Config
+from augdistill.models.masked_bert import masked_bert
 from augdistill.models.masked_t5 import masked_t5
 from augdistill.models.networks import ModelConfig
 from augdistill.reports.run_directory import RunDirectory
 from augdistill.types import MaskedLM, Network, Params
 
-# As in cli/served.py: one per shape, traced and compiled once.
+_LONGEST = 128  # tokens of a text that is rewritten, as a run's by default
+# As in models/networks.py: one per shape, traced and compiled once.
 masked_network = functools.cache(masked_t5)
 
 
@@ -37,7 +41,7 @@ class ServedMaskedLM:
     max_length: tokens kept of a text.
   """
 
-  model: EncT5Config
+  model: ModelConfig
   max_length: int
 
 
@@ -53,7 +57,7 @@ def served_masked_text(served: ServedMaskedLM) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-  """A finished run of `pretrain`.
+  """A masked language model: a finished run of `pretrain`, or a foreign one.
 
   Attributes:
     served: shape and length.
@@ -83,12 +87,14 @@ class Pretrained:
 
   @classmethod
   def load(cls, path: str) -> "Pretrained":
-    """Reads the run in directory `path`.
+    """Reads the run in directory `path`, or a BERT that transformers saved.
 
     Raises:
       UsageError: if there is none, it has not finished, or it is of another
-        command.
+        command; if it is another model, or has no head for masked words.
     """
+    if not _is_run(path):
+      return _foreign(cls, open_source(path))
     run, results = open_finished(path, pretrained=True)
     with parsed([str(run.student_gin)]):
       served = _SERVED()
@@ -98,6 +104,46 @@ class Pretrained:
     return cls(served, network, params, find_vocab(run.vocab))
 
 
+def _is_run(path: str) -> bool:
+  return not is_remote(path) and RunDirectory(path).config_gin.exists()
+
+
+def _foreign(kind: type[Pretrained], source: Source) -> Pretrained:
+  """A masked language model of the BERT family."""
+  if source.architecture is not BertConfig or source.vocab_path is None:
+    raise UsageError(
+      f"{source.where} must hold a run of augdistill pretrain, or a masked "
+      "language model of the BERT family with its vocabulary"
+    )
+  vocab = load_vocab(source.vocab_path)
+  own = {"vocab_size": vocab.size, "num_outputs": 1}
+  with said_of(source.where):
+    config = BertConfig(
+      **{**source.shape, **own}, separator_id=vocab.frame.end_id
+    )
+  if vocab.mask_id is None:
+    raise UsageError(f"{source.vocab_path} must have a token [MASK] or <mask>")
+  masked = masked_bert(config, vocab.mask_id)
+  shapes = jax.eval_shape(masked.init, jax.random.key(0))
+  if new := fit(shapes, source).new:
+    raise UsageError(
+      f"{source.where} must hold the head of a masked language model, and has "
+      f"no {', '.join(new)}"
+    )
+  check_tied(source.arrays, source.where)
+  served = ServedMaskedLM(config, min(config.max_length, _LONGEST))
+  params = jax.device_put(begin(shapes, source))
+  return kind(served, masked, params, source.vocab_path)
+
+
+def check_generator(path: str) -> None:
+  """Raises UsageError unless there is something that may rewrite texts."""
+  if _is_run(path):
+    open_finished(path, pretrained=True)
+  else:
+    open_source(path)
+
+
 def source_of(path: str) -> Source:
   """What a model may begin with: a run of `pretrain`, or foreign weights.
 
@@ -105,7 +151,7 @@ def source_of(path: str) -> Source:
     UsageError: if there is nothing that can be read, or a run of another
       command, or one that has not finished.
   """
-  if is_remote(path) or not RunDirectory(path).config_gin.exists():
+  if not _is_run(path):
     return open_source(path)
   pretrained = Pretrained.load(path)
   arrays = {

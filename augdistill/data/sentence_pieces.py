@@ -9,7 +9,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -32,6 +32,7 @@ class SentencePieceVocab:
     extra_ids: how many sentinels `<extra_id_i>` follow the model's pieces.
   """
 
+  mask_id: ClassVar[None] = None
   model_bytes: bytes = dataclasses.field(repr=False)
   extra_ids: int = 0
 

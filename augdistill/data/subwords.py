@@ -71,6 +71,12 @@ class SubwordVocab:
       return -1 if model.get("unk_id") is None else model["unk_id"]
     return -1 if (i := self._tokenizer.token_to_id(unknown)) is None else i
 
+  @property
+  def mask_id(self) -> int | None:
+    """The id of [MASK], or of <mask>; None where there is neither."""
+    ids = map(self._tokenizer.token_to_id, ("[MASK]", "<mask>"))
+    return next((i for i in ids if i is not None), None)
+
   @functools.cached_property
   def frame(self) -> Frame:
     """What the tokenizer's own template puts around texts."""

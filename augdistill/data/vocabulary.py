@@ -72,6 +72,7 @@ class Vocab(Protocol):
     size: V, the rows of the embedding table: the number of pieces, rounded up
       so that it can be cut evenly over devices.
     unk_id: the id of what no piece covers.
+    mask_id: the id of the token that stands for hidden ones; None: none.
     frame: what stands around texts.
     lexicon: what augmentations may do, as NumPy arrays.
   """
@@ -80,6 +81,7 @@ class Vocab(Protocol):
   num_pieces: int
   size: int
   unk_id: int
+  mask_id: int | None
   frame: Frame
   lexicon: Lexicon
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Int
 
-from augdistill.types import Inputs, Network, Outputs, Params
+from augdistill.types import Inputs, MaskedLM, Network, Outputs, Params
 
 
 def axis_names(module: nn.Module, *example: Any) -> Params:
@@ -87,3 +87,34 @@ def as_network(
     num_outputs,
     class_vectors,
   )
+
+
+def as_masked(module: nn.Module) -> MaskedLM:
+  """A masked language model as pure functions.
+
+  Args:
+    module: (tokens, hidden, mask, positions, *, deterministic) -> logits, as of
+      `MaskedLM.logits`.
+
+  Returns:
+    A MaskedLM. `logits` with a key drops out, without one it does not; it
+    computes each row independently of the others.
+  """
+  tokens = jnp.zeros((1, 1, 2), jnp.int32)
+  example = (tokens, tokens > 0, tokens == 0, tokens[..., :1])
+
+  def init(key) -> Params:
+    return module.init({"params": key}, *example)["params"]
+
+  def logits(params, tokens, hidden, mask, positions, *, key=None):
+    return module.apply(
+      {"params": params},
+      tokens,
+      hidden,
+      mask,
+      positions,
+      deterministic=key is None,
+      rngs=None if key is None else {"dropout": key},
+    )
+
+  return MaskedLM(init, logits, lambda: axis_names(module, *example))

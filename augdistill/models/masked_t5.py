@@ -21,8 +21,8 @@ from augdistill.models import t5_layers
 from augdistill.models.dense import Dense
 from augdistill.models.embedder import TokenEmbedder
 from augdistill.models.enct5 import Encoder, EncT5Config
-from augdistill.models.functional import axis_names
-from augdistill.types import MaskedLM, Params
+from augdistill.models.functional import as_masked
+from augdistill.types import MaskedLM
 
 
 class MaskedHead(nn.Module):
@@ -100,25 +100,6 @@ def masked_t5(config: EncT5Config) -> MaskedLM:
     config: its shape; `num_outputs` is not read.
 
   Returns:
-    A MaskedLM. `logits` with a key drops out, without one it does not; it
-    computes each row independently of the others.
+    A MaskedLM, as of `as_masked`.
   """
-  module = MaskedT5(config)
-  tokens = jnp.zeros((1, 1, 2), jnp.int32)
-  example = (tokens, tokens > 0, tokens == 0, tokens[..., :1])
-
-  def init(key) -> Params:
-    return module.init({"params": key}, *example)["params"]
-
-  def logits(params, tokens, hidden, mask, positions, *, key=None):
-    return module.apply(
-      {"params": params},
-      tokens,
-      hidden,
-      mask,
-      positions,
-      deterministic=key is None,
-      rngs=None if key is None else {"dropout": key},
-    )
-
-  return MaskedLM(init, logits, lambda: axis_names(module, *example))
+  return as_masked(MaskedT5(config))

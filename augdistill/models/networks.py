@@ -2,7 +2,8 @@
 
 import functools
 
-from augdistill.models.bert import BertConfig, bert
+from augdistill.models.bert import bert
+from augdistill.models.bert_config import BertConfig
 from augdistill.models.enct5 import EncT5Config, enct5
 from augdistill.types import Network
 

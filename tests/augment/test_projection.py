@@ -12,7 +12,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from augdistill.augment.methods import augpro_fgsm, augpro_mix
 from augdistill.augment.mixing import gather_partners
-from augdistill.augment.projection import nearest_tokens
+from augdistill.augment.projection import nearest_or_own, nearest_tokens
+from augdistill.types import Lexicon
 from tests import toy
 from tests.reference import svm_example
 from tests.reference import views as reference
@@ -178,6 +179,24 @@ def test_the_memory_is_that_of_a_block():
   )
   memory = nearest(block).lower(*shapes).compile().memory_analysis()
   assert memory.temp_size_in_bytes < 3 * 4 * queries * block
+
+
+def test_a_piece_that_continues_a_word_becomes_another_such():
+  rng = np.random.default_rng(0)
+  table = rng.normal(size=(23, 4)).astype(np.float32)
+  continues, producible = rng.random((2, 23)) < 0.6
+  queries = rng.normal(size=(2, 5, 6, 4)).astype(np.float32)
+  own = rng.integers(0, 23, (1, 5, 6)).astype(np.int32)
+  lexicon = Lexicon(producible, np.zeros(23, bool), continues)
+  got = np.asarray(nearest_or_own(queries, own, table, lexicon))
+  scores = queries @ (table / np.linalg.norm(table, axis=-1)[:, None]).T
+  may = (continues[own][..., None] == continues) & producible
+  # A token may stay, too, also where it could not be produced.
+  may = may | (own[..., None] == np.arange(23))
+  expected = np.where(may, scores, -np.inf).argmax(axis=-1)
+  np.testing.assert_array_equal(got, expected)
+  free = nearest_or_own(queries, own, table, lexicon._replace(continues=None))
+  assert (continues[np.asarray(free)] != continues[own]).any()
 
 
 def test_projection_keeps_a_decision_boundary_that_mixing_shifts():

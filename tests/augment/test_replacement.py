@@ -47,6 +47,21 @@ def draw_world(seed, lead, vocab, emb_dim):
   return tokens, table, allowed
 
 
+def test_neighbours_continue_words_as_their_tokens_do():
+  tokens, table, allowed = draw_world(0, (40,), 37, 6)
+  continues = np.random.default_rng(1).random(37) < 0.4
+  found, exists = nearest_neighbours(
+    tokens, table, allowed, 4, block=7, continues=continues
+  )
+  found, exists = np.asarray(found), np.asarray(exists)
+  for i, token in enumerate(tokens):
+    alike = allowed & (continues == continues[token])
+    expected = reference.nearest(table, alike, 4)[token]
+    count = min(4, alike.sum() - alike[token])
+    assert exists[i].sum() == count
+    np.testing.assert_array_equal(found[i][:count], expected[:count])
+
+
 # (leading axes, V, D, k, block): no block divides its V, but one.
 SHAPES = [((6,), 23, 4, 3, 7), ((2, 3), 16, 3, 5, 16), ((2, 2, 2), 37, 8, 6, 4)]
 

@@ -11,15 +11,22 @@ import numpy as np
 import pytest
 
 from augdistill.checkpoints.begin import Source, begin, fit
-from augdistill.checkpoints.bert_names import bert_shape, from_transformers
+from augdistill.checkpoints.bert_names import (
+  bert_shape,
+  check_tied,
+  from_transformers,
+)
 from augdistill.checkpoints.foreign import Stored
 from augdistill.checkpoints.state_dict import state_dict_arrays
 from augdistill.errors import UsageError
-from augdistill.models.bert import BertConfig, bert
+from augdistill.models.bert import bert
+from augdistill.models.bert_config import BertConfig
+from augdistill.models.masked_bert import masked_bert
 from augdistill.types import Inputs
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 KINDS = ("bert", "roberta", "electra", "distilbert")
+MASKED = ("bert_masked", "roberta_masked", "distilbert_masked")
 SEPARATOR = 3
 
 
@@ -66,8 +73,53 @@ def test_what_transformers_said_once_is_said_here(kind):
   check_says(network, params, np.load(GOLDEN / kind / "expected.npz"))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_transformers_that_is_installed_says_the_same(kind, tmp_path):
+def check_guesses(folder, wanted):
+  """The masked language model there guesses what is wanted."""
+  config, arrays = read(folder)
+  shape = bert_shape(arrays, config, "there")
+  masked = masked_bert(
+    BertConfig(num_outputs=1, separator_id=SEPARATOR, **shape), mask_id=4
+  )
+  source = Source("there", BertConfig, arrays, shape)
+  params = masked.init(jax.random.key(0))
+  assert not fit(params, source).new
+  check_tied(arrays, "there")
+  tokens, hidden, mask = (
+    jnp.asarray(wanted[name])[None] for name in ("tokens", "hidden", "mask")
+  )
+  tokens = tokens.astype(jnp.int32)
+  every = jnp.broadcast_to(jnp.arange(tokens.shape[-1]), tokens.shape)
+  # What is hidden is not read.
+  tokens = jnp.where(hidden, jnp.int32(7), tokens)
+  got = masked.logits(begin(params, source), tokens, hidden, mask, every)
+  real = wanted["mask"]
+  np.testing.assert_allclose(
+    got[0][real], wanted["logits"][real], atol=1e-5, rtol=1e-4
+  )
+
+
+@pytest.mark.parametrize("kind", MASKED)
+def test_what_transformers_guessed_once_is_guessed_here(kind):
+  check_guesses(GOLDEN / kind, np.load(GOLDEN / kind / "expected.npz"))
+
+
+@pytest.mark.parametrize("kind", MASKED)
+def test_the_transformers_that_is_installed_guesses_the_same(kind, tmp_path):
+  check_guesses(tmp_path, maker().make_masked(kind, tmp_path))
+
+
+def test_outputs_with_a_table_of_their_own_are_refused():
+  _, arrays = read(GOLDEN / "bert_masked")
+  words = arrays["token_embedder/embedding"]
+  again = "cls.predictions.decoder.weight"
+  check_tied({**arrays, again: words}, "there")
+  other = Stored(words.shape, words.dtype, lambda: words.read() + 1)
+  with pytest.raises(UsageError, match=f"has another table, {again}"):
+    check_tied({**arrays, again: other}, "there")
+
+
+def maker():
+  """The module that made the goldens."""
   pytest.importorskip("torch")
   pytest.importorskip("transformers")
   spec = importlib.util.spec_from_file_location(
@@ -75,7 +127,12 @@ def test_the_transformers_that_is_installed_says_the_same(kind, tmp_path):
   )
   make_bert = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(make_bert)
-  expected = make_bert.make(kind, tmp_path)
+  return make_bert
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_transformers_that_is_installed_says_the_same(kind, tmp_path):
+  expected = maker().make(kind, tmp_path)
   network, fitted, params = begun(tmp_path)
   assert not fitted.new and not fitted.left
   check_says(network, params, expected)

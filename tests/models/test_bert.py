@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from augdistill.models.bert import BertConfig, bert, segments_of
+from augdistill.models.bert import bert, segments_of
+from augdistill.models.bert_config import BertConfig
 from augdistill.models.projected import with_projections
 from augdistill.models.selection import select_layers
 from augdistill.types import Inputs

@@ -5,7 +5,8 @@
 transformers 5.23.0, torch 2.13.0. Each folder: config.json and
 model.safetensors of a classifier whose every weight was drawn anew (std 0.3,
 seed 0), and expected.npz: tokens of single texts and of pairs, mask, segment
-ids, and logits, hidden states and attention.
+ids, and logits, hidden states and attention. Folders that end in _masked hold
+masked language models, and logits of every token at every position.
 """
 
 import pathlib
@@ -15,7 +16,7 @@ import torch
 import transformers
 
 HERE = pathlib.Path(__file__).parent
-SEPARATOR = 3
+SEPARATOR, MASK = 3, 4
 COMMON = {"vocab_size": 16, "num_labels": 3}
 BERT = {
   "hidden_size": 8,
@@ -82,10 +83,35 @@ def make(name, folder):
   }
 
 
+MASKED = tuple(f"{name}_masked" for name in KINDS if name != "electra")
+
+
+def make_masked(name, folder):
+  """The masked language model of this kind, likewise."""
+  kind, shape = KINDS[name.removesuffix("_masked")]
+  torch.manual_seed(0)
+  config = getattr(transformers, f"{kind}Config")(**COMMON, **shape)
+  model = getattr(transformers, f"{kind}ForMaskedLM")(config)
+  for parameter in model.parameters():
+    torch.nn.init.normal_(parameter, std=0.3)
+  model.eval().save_pretrained(folder)
+  tokens, mask, segments = texts(config.pad_token_id)
+  hidden = mask & (np.random.default_rng(1).random(mask.shape) < 0.4)
+  given = {
+    "input_ids": torch.tensor(np.where(hidden, MASK, tokens)),
+    "attention_mask": torch.tensor(mask).long(),
+  }
+  if name == "bert_masked":
+    given["token_type_ids"] = torch.tensor(segments)
+  with torch.no_grad():
+    logits = model(**given).logits.numpy()
+  return {"tokens": tokens, "mask": mask, "hidden": hidden, "logits": logits}
+
+
 def main():
-  for name in KINDS:
+  for name in (*KINDS, *MASKED):
     folder = HERE / name
-    expected = make(name, folder)
+    expected = (make_masked if name in MASKED else make)(name, folder)
     for file in folder.iterdir():
       if file.name not in ("model.safetensors", "config.json"):
         file.unlink()

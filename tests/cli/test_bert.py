@@ -1,0 +1,122 @@
+"""Runs whose models are of the BERT family, read from directories."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from augdistill.cli.trained import Trained
+from augdistill.data.vocabulary import load_vocab
+from augdistill.models.bert_config import BertConfig
+from tests.cli.tiny import (
+  LABELS,
+  TINY,
+  examples,
+  ok,
+  params,
+  run,
+  write_tsv,
+)
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "checkpoints" / "golden"
+PIECES = (
+  *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "##s", "##ing", "app"),
+  *("card", "cash", "money", "phone", "my", "the", "work", "not"),
+)
+NO_MODEL = tuple(flag for flag in TINY if not flag.startswith("--model"))
+METHOD = "kd+augpro_mix+ad2(epsilon=1.0)+hidden_mse"
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+  """A directory with a BERT of two layers and the 16 pieces above."""
+  folder = tmp_path_factory.mktemp("transformers") / "bert"
+  shutil.copytree(GOLDEN / "bert", folder)
+  (folder / "vocab.txt").write_text("\n".join(PIECES) + "\n")
+  return folder
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+  """The flags of pairs of texts."""
+  folder = tmp_path_factory.mktemp("pairs")
+  rows = [(text, f"my {text}s", label) for text, label in examples(36)]
+  header = ("sentence1", "sentence2", "label")
+  write_tsv(folder / "train.tsv", rows[:24], header)
+  write_tsv(folder / "test.tsv", rows[24:], header)
+  return f"--train={folder / 'train.tsv'}", f"--test={folder / 'test.tsv'}"
+
+
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory, bert, pairs):
+  """A run of a BERT and a student of its first layer, with its output."""
+  output = tmp_path_factory.mktemp("runs") / "run"
+  done = ok(
+    *("distill", *pairs, *NO_MODEL, "--teacher_num_steps=4"),
+    *(f"--teacher_init={bert}", f"--init={bert}", "--init_layers=bottom"),
+    *("--gin.model_like.num_layers=1", f"--method={METHOD}"),
+    "--gin.make_optimizer.learning_rate=1e-9",
+    f"--output_dir={output}",
+  )
+  return output, done
+
+
+def test_teacher_and_student_begin_with_its_weights(distilled, bert):
+  output, done = distilled
+  there = load_file(bert / "model.safetensors")
+  made, taught = params(output), params(output / "teacher")
+  for run_params, layers in ((made, (0,)), (taught, (0, 1))):
+    for layer in layers:
+      np.testing.assert_allclose(
+        run_params["encoder"][f"layers_{layer}"]["attention"]["query"][
+          "kernel"
+        ],
+        there[f"bert.encoder.layer.{layer}.attention.self.query.weight"].T,
+        atol=0.01,
+      )
+  assert set(made["encoder"]) == {"layers_0"}
+  assert "pooler (72)" in done.out
+
+
+def test_the_vocabulary_goes_with_the_run(distilled, bert):
+  output, _ = distilled
+  want = load_vocab(bert).fingerprint
+  for path in (output, output / "teacher"):
+    assert load_vocab(path / "vocab").fingerprint == want
+  served = Trained.load(str(output)).served.model
+  assert isinstance(served, BertConfig)
+  assert (served.num_layers, served.separator_id) == (1, 3)
+
+
+def test_what_a_text_is_counts_for_its_prediction(distilled):
+  # The texts of a pair are told apart: turned around, they say another thing.
+  output, _ = distilled
+  lines = b"my app\twork\nwork\tmy app\n"
+  done = ok("predict", "--run", output, "--input", "-", stdin=lines)
+  one, other = (json.loads(line) for line in done.out.splitlines())
+  assert one["prediction"] in LABELS
+  assert one != other
+
+
+def test_texts_longer_than_its_positions_are_refused(tmp_path, bert, pairs):
+  done = run(
+    *("finetune", *pairs, *NO_MODEL, f"--init={bert}", "--max_length=25"),
+    f"--output_dir={tmp_path / 'run'}",
+  )
+  assert done.code == 2
+  assert "--max_length must be at most 24" in done.err
+  assert not (tmp_path / "run").exists()
+
+
+def test_layers_of_another_architecture_do_not_fit(
+  tmp_path, bert, teacher, data
+):
+  done = run(
+    *("distill", *data, *NO_MODEL, f"--teacher={teacher}", f"--init={bert}"),
+    *("--method=kd", f"--output_dir={tmp_path / 'run'}"),
+  )
+  assert done.code == 2
+  assert "vocabulary" in done.err
