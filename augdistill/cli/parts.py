@@ -16,6 +16,7 @@ from augdistill.cli.pretrained import (
 )
 from augdistill.cli.served import Served
 from augdistill.cli.trained import Trained
+from augdistill.data.batches import round_down_length
 from augdistill.data.dataset import Examples, concat
 from augdistill.data.load import Data, DataConfig, load_data
 from augdistill.data.rewrites import Rewrites
@@ -213,10 +214,11 @@ def _shape(
   shape = model(vocab_size=data.vocab.size, num_outputs=data.task.num_outputs)
   if not isinstance(shape, BertConfig):
     return shape
-  if max_length > shape.max_length:
+  longest = round_down_length(shape.max_length)
+  if max_length > longest:
     raise UsageError(
-      f"--max_length must be at most {shape.max_length}, the positions that "
-      f"the model knows, got {max_length}"
+      f"--max_length must be at most {longest}, the positions that the model "
+      f"knows, got {max_length}"
     )
   end_id = data.vocab.frame.end_id
   return dataclasses.replace(shape, separator_id=end_id)

@@ -17,6 +17,7 @@ from augdistill.checkpoints.store import Store
 from augdistill.cli.bindings import configurable, parsed
 from augdistill.cli.served import gin_text
 from augdistill.cli.trained import open_finished
+from augdistill.data.batches import round_down_length
 from augdistill.data.vocabulary import Vocab, find_vocab, load_vocab
 from augdistill.errors import UsageError, said_of
 from augdistill.models.bert_config import BertConfig
@@ -131,7 +132,9 @@ def _foreign(kind: type[Pretrained], source: Source) -> Pretrained:
       f"no {', '.join(new)}"
     )
   check_tied(source.arrays, source.where)
-  served = ServedMaskedLM(config, min(config.max_length, _LONGEST))
+  served = ServedMaskedLM(
+    config, min(round_down_length(config.max_length), _LONGEST)
+  )
   params = jax.device_put(begin(shapes, source))
   return kind(served, masked, params, source.vocab_path)
 

@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     "--generator",
     metavar="DIR",
     required=True,
-    help="a finished run of augdistill pretrain",
+    help="a finished run of augdistill pretrain, or a masked language model "
+    "of the BERT family: a directory of transformers, or hf://NAME",
   )
   parser.add_argument("--output", metavar="FILE", required=True)
   parser.add_argument(

@@ -10,10 +10,17 @@ from augdistill.data.rewrites import Rewrites
 from augdistill.data.vocabulary import PAD_ID
 from augdistill.types import Batch
 
+_MULTIPLE = 8  # of positions
+
 
 def padded_length(lengths: np.ndarray) -> int:
   """The smallest multiple of 8 that holds the longest row of a split."""
-  return -(-int(lengths.max(initial=1)) // 8) * 8
+  return -(-int(lengths.max(initial=1)) // _MULTIPLE) * _MULTIPLE
+
+
+def round_down_length(positions: int) -> int:
+  """The longest rows that, padded, fit so many positions."""
+  return positions // _MULTIPLE * _MULTIPLE
 
 
 def batch_length(lengths: np.ndarray, rows: np.ndarray) -> int:

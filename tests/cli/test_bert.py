@@ -17,6 +17,7 @@ from tests.cli.tiny import (
   examples,
   ok,
   params,
+  read_jsonl,
   run,
   write_tsv,
 )
@@ -99,6 +100,49 @@ def test_what_a_text_is_counts_for_its_prediction(distilled):
   one, other = (json.loads(line) for line in done.out.splitlines())
   assert one["prediction"] in LABELS
   assert one != other
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory):
+  """A directory with a masked language model of the same pieces."""
+  folder = tmp_path_factory.mktemp("transformers") / "masked"
+  shutil.copytree(GOLDEN / "bert_masked", folder)
+  (folder / "vocab.txt").write_text("\n".join(PIECES) + "\n")
+  return folder
+
+
+def test_a_masked_language_model_rewrites_texts(tmp_path, masked):
+  rows = [("my card not work", "x"), ("the phones", "x")]
+  data = write_tsv(tmp_path / "train.tsv", rows)
+  output = tmp_path / "rewrites.jsonl"
+  done = ok(
+    *("rewrite", f"--data={data}", f"--generator={masked}", "--copies=2"),
+    f"--output={output}",
+  )
+  assert "of tokens changed" in done.out
+  found = read_jsonl(output)
+  assert [row["sentence"] for row in found] == [text for text, _ in rows]
+  vocab = load_vocab(masked)
+  for row in found:
+    assert len(row["rewrites"]) == 2
+    for tokens in vocab.encode(row["rewrites"]):
+      # Words of the vocabulary, whose specials are not to be produced.
+      assert vocab.lexicon.producible[tokens].all()
+
+
+def test_a_model_without_a_head_for_masked_words_rewrites_nothing(
+  tmp_path, bert
+):
+  data = write_tsv(tmp_path / "train.tsv", [("my card", "x")])
+  output = tmp_path / "rewrites.jsonl"
+  done = run(
+    *("rewrite", f"--data={data}", f"--generator={bert}"),
+    f"--output={output}",
+  )
+  assert done.code == 2
+  assert "must hold the head of a masked language model" in done.err
+  assert "masked_head/dense/kernel" in done.err
+  assert not output.exists()
 
 
 def test_texts_longer_than_its_positions_are_refused(tmp_path, bert, pairs):
