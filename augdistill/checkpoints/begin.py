@@ -12,7 +12,7 @@ from augdistill.checkpoints import flat
 from augdistill.checkpoints.foreign import Arrays
 from augdistill.errors import UsageError
 from augdistill.models.networks import ModelConfig
-from augdistill.types import Params
+from augdistill.types import Params, Task
 
 # What models of one size and one vocabulary share, whatever they are for.
 SHARED = (
@@ -31,6 +31,7 @@ class Source:
     arrays: the weights, by the names that this package has for them.
     shape: what is known of the model's shape: fields of its configuration.
     vocab_path: the file of its vocabulary; None where it lies elsewhere.
+    task: what its outputs mean; None where it has none that are known.
   """
 
   where: str
@@ -38,6 +39,7 @@ class Source:
   arrays: Arrays
   shape: Mapping[str, int | float | str]
   vocab_path: str | None = None
+  task: Task | None = None
 
   def with_layers(self, layers: Sequence[int]) -> "Source":
     """The same with some of the encoder's layers, numbered anew.

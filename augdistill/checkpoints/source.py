@@ -11,6 +11,7 @@ from typing import Any
 from augdistill.checkpoints import bert_names, t5_names
 from augdistill.checkpoints.begin import Source
 from augdistill.checkpoints.foreign import with_rows
+from augdistill.checkpoints.labelled import task_of
 from augdistill.checkpoints.state_dict import state_dict_arrays
 from augdistill.checkpoints.t5x_checkpoint import is_t5x, t5x_arrays
 from augdistill.data.vocabulary import find_vocab, table_rows
@@ -95,7 +96,8 @@ def _bert(folder: str, path: str, config: Mapping[str, Any]) -> Source:
   rows = table_rows(shape["vocab_size"])
   for name in {"token_embedder/embedding", "bias"} & set(arrays):
     arrays[name] = with_rows(arrays[name], rows)
-  return Source(path, BertConfig, arrays, shape, find_vocab(folder))
+  task = task_of(arrays, config, path)
+  return Source(path, BertConfig, arrays, shape, find_vocab(folder), task)
 
 
 def _config(file: str) -> dict[str, Any]:

@@ -28,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   flags.add_rows(parser)
   group = parser.add_argument_group("distillation")
   group.add_argument(
-    "--teacher", metavar="DIR", help="a finished run of augdistill finetune"
+    "--teacher",
+    metavar="DIR",
+    help="a finished run of augdistill finetune, or a fine-tuned classifier "
+    "of the BERT family: a directory of transformers, or hf://NAME",
   )
   group.add_argument(
     "--teacher_model",

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
       task_kind=str(task.kind),
       vocab=trained.vocab_path,
       max_length=trained.served.max_length,
-      pair=task.pair,
+      pair=trained.pair,
     )
   )
   logits = predict(

@@ -310,7 +310,7 @@ def as_read_by(
     vocab=teacher.vocab_path,
     label_names=task.label_names,
     task_kind=str(task.kind),
-    pair=task.pair,
+    pair=teacher.pair,
   )
 
 

@@ -71,10 +71,8 @@ def _submission(trained, args: argparse.Namespace) -> Iterator[str]:
       + suggest(name, glue.GLUE)
     )
   wanted = glue.glue_task(name)
-  if (set(task.label_names), task.pair) != (
-    set(wanted.label_names),
-    wanted.pair,
-  ):
+  same_pair = trained.pair in (None, wanted.pair)
+  if not same_pair or set(task.label_names) != set(wanted.label_names):
     raise UsageError(
       f"{args.run} must be trained on {name}, with the labels "
       f"{', '.join(wanted.label_names) or '(none)'}, got "
@@ -88,7 +86,7 @@ def _submission(trained, args: argparse.Namespace) -> Iterator[str]:
 def _answers(trained, args: argparse.Namespace) -> Iterator[str]:
   """One JSON line per text, in order; texts are read as they are needed."""
   count = 0
-  for texts in _chunks(args, trained.served.task.pair):
+  for texts in _chunks(args, trained.pair):
     for row in _labelled(trained, texts):
       for key in ("label", "teacher_probabilities"):
         row.pop(key, None)
@@ -113,7 +111,7 @@ def _labelled(trained, texts: list[tuple[str, ...]]) -> Iterator[dict]:
 
 
 def _chunks(
-  args: argparse.Namespace, pair: bool, size: int = 256
+  args: argparse.Namespace, pair: bool | None, size: int = 256
 ) -> Iterator[list[tuple[str, ...]]]:
   """Texts, up to `size` at a time; a person's typed line alone."""
   from augdistill.data.files import read_table
@@ -121,13 +119,13 @@ def _chunks(
 
   if args.input != "-":
     columns = tuple(args.text_column.split(",")) if args.text_column else None
-    if columns and len(columns) != 1 + pair:
+    if columns and pair is not None and len(columns) != 1 + pair:
       raise UsageError(
         f"--text_column must name {1 + pair} column(s), as the run was trained "
         f"on, got {args.text_column}"
       )
     table = read_table(args.input, text_columns=columns, labelled=False)
-    if table.pair != pair:
+    if pair is not None and table.pair != pair:
       raise UsageError(
         f"{args.input} must hold {'pairs' if pair else 'single texts'}, as "
         "the run was trained on"
@@ -138,7 +136,7 @@ def _chunks(
   size = 1 if sys.stdin.isatty() else size
   chunk = []
   for number, raw in enumerate(sys.stdin.buffer, 1):
-    chunk.append(_parse_line(raw, number, pair))
+    chunk.append(_parse_line(raw, number, bool(pair)))
     if len(chunk) == size:
       yield chunk
       chunk = []

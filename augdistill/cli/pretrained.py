@@ -9,26 +9,22 @@ import jax
 import numpy as np
 
 from augdistill.checkpoints.begin import Source, begin, fit
-from augdistill.checkpoints.bert_names import check_tied
 from augdistill.checkpoints.flat import named_leaves
 from augdistill.checkpoints.foreign import Stored
 from augdistill.checkpoints.source import is_remote, open_source
 from augdistill.checkpoints.store import Store
+from augdistill.cli.adopted import adopt_masked, is_foreign
 from augdistill.cli.bindings import configurable, parsed
 from augdistill.cli.served import gin_text
 from augdistill.cli.trained import open_finished
-from augdistill.data.batches import round_down_length
 from augdistill.data.vocabulary import Vocab, find_vocab, load_vocab
 from augdistill.errors import UsageError, said_of
-from augdistill.models.bert_config import BertConfig
 from augdistill.models.enct5 import EncT5Config
-from augdistill.models.masked_bert import masked_bert
 from augdistill.models.masked_t5 import masked_t5
 from augdistill.models.networks import ModelConfig
 from augdistill.reports.run_directory import RunDirectory
 from augdistill.types import MaskedLM, Network, Params
 
-_LONGEST = 128  # tokens of a text that is rewritten, as a run's by default
 # As in models/networks.py: one per shape, traced and compiled once.
 masked_network = functools.cache(masked_t5)
 
@@ -94,8 +90,10 @@ class Pretrained:
       UsageError: if there is none, it has not finished, or it is of another
         command; if it is another model, or has no head for masked words.
     """
-    if not _is_run(path):
-      return _foreign(cls, open_source(path))
+    if is_foreign(path):
+      its = adopt_masked(path)
+      served = ServedMaskedLM(its.config, its.max_length)
+      return cls(served, its.model, its.params, its.vocab_path)
     run, results = open_finished(path, pretrained=True)
     with parsed([str(run.student_gin)]):
       served = _SERVED()
@@ -105,46 +103,12 @@ class Pretrained:
     return cls(served, network, params, find_vocab(run.vocab))
 
 
-def _is_run(path: str) -> bool:
-  return not is_remote(path) and RunDirectory(path).config_gin.exists()
-
-
-def _foreign(kind: type[Pretrained], source: Source) -> Pretrained:
-  """A masked language model of the BERT family."""
-  if source.architecture is not BertConfig or source.vocab_path is None:
-    raise UsageError(
-      f"{source.where} must hold a run of augdistill pretrain, or a masked "
-      "language model of the BERT family with its vocabulary"
-    )
-  vocab = load_vocab(source.vocab_path)
-  own = {"vocab_size": vocab.size, "num_outputs": 1}
-  with said_of(source.where):
-    config = BertConfig(
-      **{**source.shape, **own}, separator_id=vocab.frame.end_id
-    )
-  if vocab.mask_id is None:
-    raise UsageError(f"{source.vocab_path} must have a token [MASK] or <mask>")
-  masked = masked_bert(config, vocab.mask_id)
-  shapes = jax.eval_shape(masked.init, jax.random.key(0))
-  if new := fit(shapes, source).new:
-    raise UsageError(
-      f"{source.where} must hold the head of a masked language model, and has "
-      f"no {', '.join(new)}"
-    )
-  check_tied(source.arrays, source.where)
-  served = ServedMaskedLM(
-    config, min(round_down_length(config.max_length), _LONGEST)
-  )
-  params = jax.device_put(begin(shapes, source))
-  return kind(served, masked, params, source.vocab_path)
-
-
 def check_generator(path: str) -> None:
   """Raises UsageError unless there is something that may rewrite texts."""
-  if _is_run(path):
-    open_finished(path, pretrained=True)
-  else:
+  if is_foreign(path):
     open_source(path)
+  else:
+    open_finished(path, pretrained=True)
 
 
 def source_of(path: str) -> Source:
@@ -154,7 +118,7 @@ def source_of(path: str) -> Source:
     UsageError: if there is nothing that can be read, or a run of another
       command, or one that has not finished.
   """
-  if not _is_run(path):
+  if is_remote(path) or not RunDirectory(path).config_gin.exists():
     return open_source(path)
   pretrained = Pretrained.load(path)
   arrays = {

@@ -132,7 +132,7 @@ def _load(args: argparse.Namespace, teacher: Trained | None) -> Data:
       label_column=args.label_column,
       label_names=task.label_names if task else None,
       task_kind=str(task.kind) if task else None,
-      pair=task.pair if task else None,
+      pair=teacher.pair if teacher else None,
       vocab=teacher.vocab_path if teacher else None,
       max_length=teacher.served.max_length if teacher else 128,
     )

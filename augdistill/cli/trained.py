@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from augdistill.checkpoints.store import Store
+from augdistill.cli.adopted import adopt_classifier, is_foreign
 from augdistill.cli.served import Served, load_served
 from augdistill.data.vocabulary import Vocab, find_vocab, load_vocab
 from augdistill.errors import UsageError
@@ -28,12 +29,14 @@ class Trained:
     network: its network.
     params: its best parameters.
     vocab_path: its vocabulary's file.
+    pair: whether it reads pairs of texts; None: either.
   """
 
   served: Served
   network: Network
   params: Params
   vocab_path: str
+  pair: bool | None
 
   @property
   def vocab(self) -> Vocab:
@@ -42,17 +45,22 @@ class Trained:
 
   @classmethod
   def load(cls, path: str) -> "Trained":
-    """Reads the run in directory `path`.
+    """Reads the run in directory `path`, or a classifier of transformers.
 
     Raises:
-      UsageError: as of `open_finished`.
+      UsageError: as of `open_finished`, or of `adopt_classifier`.
     """
+    if is_foreign(path):
+      its = adopt_classifier(path)
+      served = Served(its.config, its.task, its.max_length)
+      return cls(served, its.model, its.params, its.vocab_path, pair=None)
     run, results = open_finished(path, pretrained=False)
     served = load_served(str(run.student_gin))
     with Store(run.checkpoints) as store:
       params = store.restore_params(results["best_step"])
     params = jax.device_put(without_projections(params))
-    return cls(served, network(served.model), params, find_vocab(run.vocab))
+    vocab_path, pair = find_vocab(run.vocab), served.task.pair
+    return cls(served, network(served.model), params, vocab_path, pair)
 
 
 def open_finished(

@@ -18,6 +18,7 @@ from tests.cli.tiny import (
   ok,
   params,
   read_jsonl,
+  results,
   run,
   write_tsv,
 )
@@ -103,6 +104,59 @@ def test_what_a_text_is_counts_for_its_prediction(distilled):
 
 
 @pytest.fixture(scope="module")
+def classifier(tmp_path_factory, bert):
+  """The same BERT, its classes named in an order of their own."""
+  folder = tmp_path_factory.mktemp("transformers") / "classifier"
+  shutil.copytree(bert, folder)
+  config = json.loads((folder / "config.json").read_text())
+  config["id2label"] = {"0": "cash", "1": "app", "2": "card"}
+  (folder / "config.json").write_text(json.dumps(config))
+  return folder
+
+
+def test_a_fine_tuned_classifier_is_used_as_a_run_is(classifier, files):
+  line = ok("predict", "--run", classifier, "--input", "-", stdin=b"my card\n")
+  said = json.loads(line.out)
+  assert set(said["probabilities"]) == set(LABELS)
+  shown = ok("evaluate", "--run", classifier, f"--data={files / 'test.tsv'}")
+  assert json.loads(shown.out)["examples"] == 12
+  text = ok(
+    *("augment", "--method=augpro_mix", f"--data={files / 'train.tsv'}"),
+    f"--teacher={classifier}",
+  )
+  assert "changed" in text.out
+
+
+def test_a_fine_tuned_classifier_teaches(tmp_path, classifier, data):
+  output = tmp_path / "run"
+  ok(
+    *("distill", *data, *NO_MODEL, f"--teacher={classifier}", "--force"),
+    *(f"--init={classifier}", "--init_layers=top", "--method=kd"),
+    *("--gin.model_like.num_layers=1", f"--output_dir={output}"),
+  )
+  # The student's outputs stand in the teacher's order.
+  task = Trained.load(str(output)).served.task
+  assert task.label_names == ("cash", "app", "card")
+  found, there = results(output), load_file(classifier / "model.safetensors")
+  assert found["teacher_metrics"]["test"]["accuracy"] >= 0
+  np.testing.assert_allclose(
+    params(output)["encoder"]["layers_0"]["wi"]["kernel"],
+    there["bert.encoder.layer.1.intermediate.dense.weight"].T,
+    atol=0.01,
+  )
+
+
+def test_a_model_that_knows_no_classes_does_not_teach(tmp_path, masked, data):
+  done = run(
+    *("distill", *data, *TINY, f"--teacher={masked}", "--method=kd"),
+    f"--output_dir={tmp_path / 'run'}",
+  )
+  assert done.code == 2
+  assert "must hold a fine-tuned classifier" in done.err
+  assert f"--teacher_init {masked}" in done.err
+
+
+@pytest.fixture(scope="module")
 def masked(tmp_path_factory):
   """A directory with a masked language model of the same pieces."""
   folder = tmp_path_factory.mktemp("transformers") / "masked"
@@ -140,7 +194,7 @@ def test_a_model_without_a_head_for_masked_words_rewrites_nothing(
     f"--output={output}",
   )
   assert done.code == 2
-  assert "must hold the head of a masked language model" in done.err
+  assert "must hold the whole model, head and all" in done.err
   assert "masked_head/dense/kernel" in done.err
   assert not output.exists()
 

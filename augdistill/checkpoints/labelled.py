@@ -1,0 +1,59 @@
+"""What the outputs of a classifier of transformers mean."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from augdistill.checkpoints.foreign import Arrays
+from augdistill.errors import UsageError, listing
+from augdistill.types import Task, TaskKind
+
+# config.json's problem_type; without, one output is a number.
+_KINDS = {
+  "single_label_classification": TaskKind.CLASSES,
+  "multi_label_classification": TaskKind.MULTI_LABEL,
+  "regression": TaskKind.REGRESSION,
+}
+# What transformers calls classes that nobody named.
+_UNNAMED = re.compile(r"LABEL_(\d+)")
+_HEAD = "head/kernel"
+
+
+def task_of(
+  arrays: Arrays, config: Mapping[str, Any], where: str
+) -> Task | None:
+  """The task of a classifier.
+
+  Args:
+    arrays: its weights, by this package's names.
+    config: `config.json`.
+    where: what messages call the place.
+
+  Returns:
+    The task; classes without a name, LABEL_0 and so on, are called by their
+    number, as they are in data. None where there is no head.
+
+  Raises:
+    UsageError: if its kind is unknown, or two outputs have one name.
+  """
+  if _HEAD not in arrays:
+    return None
+  count = arrays[_HEAD].shape[-1]
+  said = config.get("problem_type")
+  if said is not None and said not in _KINDS:
+    raise UsageError(
+      f"{where} must have a problem_type of {listing(_KINDS)}, got {said!r}"
+    )
+  kind = TaskKind.CLASSES if count > 1 else TaskKind.REGRESSION
+  kind = _KINDS.get(said, kind)
+  name = where.rstrip("/").rpartition("/")[2]
+  if kind == TaskKind.REGRESSION:
+    return Task(name, kind)
+  given = config.get("id2label", {})
+  names = [str(given.get(str(i), f"LABEL_{i}")) for i in range(count)]
+  names = [_UNNAMED.sub(r"\1", name) for name in names]
+  if len(set(names)) < count:
+    raise UsageError(
+      f"{where} must name its classes apart, got {listing(names)}"
+    )
+  return Task(name, kind, tuple(names))
