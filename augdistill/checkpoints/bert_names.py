@@ -14,6 +14,7 @@ import numpy as np
 from augdistill.checkpoints.foreign import Arrays, Stored
 from augdistill.checkpoints.t5_names import transposed
 from augdistill.errors import UsageError, listing
+from augdistill.models.bert_config import BertConfig
 
 # model_type -> the prefix of the encoder's names, the pooler's activation.
 TYPES = {
@@ -69,6 +70,14 @@ OUTPUT_TABLES = (
   "lm_head.decoder.weight",
   "vocab_projector.weight",
 )
+# Of a model with classes, by kind: where ours lie, outside of the encoder too.
+_HEADS = {
+  "bert": {"pooler": "pooler.dense", "head": "classifier"},
+  "roberta": {"pooler": "classifier.dense", "head": "classifier.out_proj"},
+  "electra": {"pooler": "classifier.dense", "head": "classifier.out_proj"},
+  "distilbert": {"pooler": "pre_classifier", "head": "classifier"},
+}
+_OUTSIDE = ("classifier", "pre_classifier")
 # What torch calls a norm's arrays, once and now.
 _NORM = {"weight": "scale", "gamma": "scale", "bias": "bias", "beta": "bias"}
 # 0, 1, 2, ..., which once were kept with the weights.
@@ -197,3 +206,51 @@ def check_tied(arrays: Arrays, where: str) -> None:
         f"{where} must compare its outputs with the embeddings of words, and "
         f"has another table, {name}"
       )
+
+
+def kind_of(config: BertConfig) -> str:
+  """The model_type of transformers that has this shape."""
+  if config.first_position:
+    return "roberta"
+  return next(k for k, (_, pooler) in TYPES.items() if pooler == config.pooler)
+
+
+def to_transformers(
+  weights: Mapping[str, np.ndarray], config: BertConfig
+) -> dict[str, np.ndarray]:
+  """A classifier's weights by the names of transformers.
+
+  Args:
+    weights: name -> array, all those of `Bert`.
+    config: its shape.
+
+  Returns:
+    The state dict of `AutoModelForSequenceClassification`; the inverse of
+    `from_transformers`.
+  """
+  kind = kind_of(config)
+  prefix, distil = TYPES[kind][0], kind == "distilbert"
+  layers = "transformer" if distil else "encoder"
+  # Later names win, so DistilBERT's own stand first where another is wanted.
+  pairs = list(_LAYER.items())
+  inside = {ours: its for its, ours in (pairs if distil else reversed(pairs))}
+  top = {
+    ours: its for its, ours in _TOP.items() if its.startswith("embeddings")
+  }
+  top |= _HEADS[kind]
+  found = {}
+  for name, array in weights.items():
+    place, _, leaf = name.rpartition("/")
+    if match := re.fullmatch(r"encoder/layers_(\d+)/(.+)", place):
+      number, rest = match.groups()
+      module = f"{prefix}.{layers}.layer.{number}.{inside[rest]}"
+    else:
+      module = top[place]
+      if not module.startswith(_OUTSIDE):
+        module = f"{prefix}.{module}"
+    if leaf == "kernel":
+      found[f"{module}.weight"] = np.ascontiguousarray(array.T)
+    else:
+      leaf = {"scale": "weight", "embedding": "weight"}.get(leaf, leaf)
+      found[f"{module}.{leaf}"] = array
+  return found

@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from augdistill.checkpoints.begin import Source, begin, fit
 from augdistill.checkpoints.bert_names import (
   bert_shape,
   check_tied,
   from_transformers,
+  to_transformers,
 )
 from augdistill.checkpoints.foreign import Stored
 from augdistill.checkpoints.state_dict import state_dict_arrays
@@ -136,6 +138,18 @@ def test_the_transformers_that_is_installed_says_the_same(kind, tmp_path):
   network, fitted, params = begun(tmp_path)
   assert not fitted.new and not fitted.left
   check_says(network, params, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_go_back_to_the_names_that_they_came_from(kind):
+  config, arrays = read(GOLDEN / kind)
+  shape = bert_shape(arrays, config, "there")
+  ours = {name: array.read() for name, array in arrays.items()}
+  back = to_transformers(ours, BertConfig(num_outputs=3, **shape))
+  there = load_file(GOLDEN / kind / "model.safetensors")
+  assert set(back) == set(there)
+  for name, array in there.items():
+    np.testing.assert_array_equal(back[name], array)
 
 
 def test_the_second_text_of_a_pair_is_told_from_the_first():
