@@ -59,7 +59,9 @@ def _stderr_to(path: str) -> Iterator[None]:
     os.close(saved)
 
 
-def encode_texts(dataset: Any, output_features: Any, frame: Frame) -> Any:
+def encode_texts(
+  dataset: Any, output_features: Any, frame: Frame | None = None
+) -> Any:
   """A seqio preprocessor: `inputs` from `sentence`, or from a pair.
 
   inputs = before tokens(sentence1) between tokens(sentence2) end
@@ -67,7 +69,8 @@ def encode_texts(dataset: Any, output_features: Any, frame: Frame) -> Any:
   Args:
     dataset: a tf.data.Dataset of rows with text features.
     output_features: the Task's; `inputs` has the vocabulary.
-    frame: what stands around the texts.
+    frame: what stands around the texts; by default the vocabulary's end of
+      sentence behind each.
 
   Returns:
     The dataset with `inputs`, i32[length].
@@ -76,6 +79,9 @@ def encode_texts(dataset: Any, output_features: Any, frame: Frame) -> Any:
   import tensorflow as tf
 
   vocabulary = output_features["inputs"].vocabulary
+  if frame is None:
+    end_id = vocabulary.eos_id
+    frame = Frame(end_id, before=(), between=(end_id,))
 
   @seqio.map_over_dataset
   def encode(row):

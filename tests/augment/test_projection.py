@@ -187,15 +187,18 @@ def test_a_piece_that_continues_a_word_becomes_another_such():
   continues, producible = rng.random((2, 23)) < 0.6
   queries = rng.normal(size=(2, 5, 6, 4)).astype(np.float32)
   own = rng.integers(0, 23, (1, 5, 6)).astype(np.int32)
-  lexicon = Lexicon(producible, np.zeros(23, bool), continues)
-  got = np.asarray(nearest_or_own(queries, own, table, lexicon))
+  lexicon = Lexicon(
+    jnp.asarray(producible), jnp.zeros(23, bool), jnp.asarray(continues)
+  )
+  given = [jnp.asarray(x) for x in (queries, own, table)]
+  got = np.asarray(nearest_or_own(*given, lexicon))
   scores = queries @ (table / np.linalg.norm(table, axis=-1)[:, None]).T
   may = (continues[own][..., None] == continues) & producible
   # A token may stay, too, also where it could not be produced.
   may = may | (own[..., None] == np.arange(23))
   expected = np.where(may, scores, -np.inf).argmax(axis=-1)
   np.testing.assert_array_equal(got, expected)
-  free = nearest_or_own(queries, own, table, lexicon._replace(continues=None))
+  free = nearest_or_own(*given, lexicon._replace(continues=None))
   assert (continues[np.asarray(free)] != continues[own]).any()
 
 

@@ -50,10 +50,13 @@ def draw_world(seed, lead, vocab, emb_dim):
 def test_neighbours_continue_words_as_their_tokens_do():
   tokens, table, allowed = draw_world(0, (40,), 37, 6)
   continues = np.random.default_rng(1).random(37) < 0.4
-  found, exists = nearest_neighbours(
-    tokens, table, allowed, 4, block=7, continues=continues
+  found, exists = map(
+    np.asarray,
+    nearest_neighbours(
+      *map(jnp.asarray, (tokens, table, allowed)),
+      *(4, True, 7, jnp.asarray(continues)),
+    ),
   )
-  found, exists = np.asarray(found), np.asarray(exists)
   for i, token in enumerate(tokens):
     alike = allowed & (continues == continues[token])
     expected = reference.nearest(table, alike, 4)[token]
