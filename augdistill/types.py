@@ -69,6 +69,18 @@ class Task:
     return 1 if self.kind == TaskKind.REGRESSION else len(self.label_names)
 
 
+class Text(NamedTuple):
+  """The same rows as another vocabulary has them.
+
+  Attributes:
+    tokens: i32[B, L'] token ids.
+    mask: bool[B, L'] True at real tokens.
+  """
+
+  tokens: Int[Array, "*n B K"]
+  mask: Bool[Array, "*n B K"]
+
+
 class Batch(NamedTuple):
   """Rows of one step. A row of weight 0 and a masked position count nothing.
 
@@ -84,6 +96,8 @@ class Batch(NamedTuple):
     partner: for a view that mixes: the rows that each row is mixed with.
     rewrites: other texts of the same example, made before training: a batch
       with a copy axis, [R, B, ...], whose `weight` is 0 where there are fewer.
+    teacher: the rows as the teacher reads them, where it has a vocabulary of
+      its own; None: it reads `tokens`.
   """
 
   tokens: Int[Array, "*n B L"]
@@ -94,6 +108,7 @@ class Batch(NamedTuple):
   example_id: Int[Array, "*n B"]
   partner: "Batch | None" = None
   rewrites: "Batch | None" = None
+  teacher: Text | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,10 +195,13 @@ class View(NamedTuple):
 
 def clean_view(batch: Batch) -> View:
   """The batch itself as a view of one copy, which both models read."""
-  inputs = Inputs(mask=batch.mask[None], tokens=batch.tokens[None])
+  inputs = theirs = Inputs(mask=batch.mask[None], tokens=batch.tokens[None])
+  if batch.teacher is not None:
+    text = batch.teacher
+    theirs = Inputs(mask=text.mask[None], tokens=text.tokens[None])
   return View(
     student=inputs,
-    teacher=inputs,
+    teacher=theirs,
     label=batch.label[None],
     has_label=batch.has_label[None],
     weight=batch.weight[None],

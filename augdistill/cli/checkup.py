@@ -42,7 +42,8 @@ def judge_teacher(experiment: Experiment) -> Finding | None:
   if teacher is None or rows is None:
     return None
   rows = _even_sample(take(rows, np.flatnonzero(rows.has_label)))
-  logits, _ = score(experiment, teacher.network, teacher.params, rows)
+  its = experiment.for_teacher(rows)
+  logits, _ = score(experiment, teacher.network, teacher.params, its)
   if data.task.kind == TaskKind.CLASSES and len(rows):
     found = relabel(decide(data.task.kind, logits), rows.label)
     return diagnosis.judge_teacher(found, data.task.label_names, len(rows))

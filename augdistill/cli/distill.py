@@ -129,7 +129,7 @@ def configure(args: argparse.Namespace) -> tuple:
   if makes_teacher(args):
     args.teacher = os.path.join(args.output_dir, "teacher")
   if args.teacher:
-    args.teacher = os.path.normpath(args.teacher)
+    args.teacher = flags.as_directory(args.teacher)
   return config.resolve("runs/distill.gin", args)
 
 

@@ -194,11 +194,13 @@ def training(experiment: Experiment) -> Training:
   def score_validation(params):
     return score(experiment, experiment.student, params, validation)[1]
 
+  rows = experiment.train
   batch_at = train_batches(
-    experiment.train,
+    rows,
     config.batch_size,
     config.seed,
     rewrites=experiment.rewrites,
+    teacher=experiment.for_teacher(rows) if experiment.apart else None,
   )
   return Training(
     name=config.method,

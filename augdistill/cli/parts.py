@@ -20,6 +20,7 @@ from augdistill.data.batches import round_down_length
 from augdistill.data.dataset import Examples, concat
 from augdistill.data.load import Data, DataConfig, load_data
 from augdistill.data.rewrites import Rewrites
+from augdistill.data.texts import read_again
 from augdistill.data.vocabulary import load_vocab
 from augdistill.errors import UsageError
 from augdistill.models.bert_config import BertConfig
@@ -45,6 +46,7 @@ class Experiment:
     student: the network that learns.
     teacher: the run that it learns from, or None.
     rewrites: other texts of the rows of `train`, or None.
+    apart: whether the teacher reads with a vocabulary of its own.
     begin: what the student's first parameters are made of its random ones.
     mesh: the devices.
   """
@@ -57,8 +59,15 @@ class Experiment:
   student: Network
   teacher: Trained | None
   rewrites: Rewrites | None
+  apart: bool
   begin: Callable[[Params], Params]
   mesh: jax.sharding.Mesh
+
+  def for_teacher(self, rows: Examples) -> Examples:
+    """Rows as the teacher reads them."""
+    if not self.apart:
+      return rows
+    return read_again(rows, self.teacher.vocab, self.config.data.max_length)
 
 
 def place_params(
@@ -124,7 +133,10 @@ def prepare(config: RunConfig) -> Experiment:
   max_length, policy = config.data.max_length, _policy(config, data)
   shape = _shape(config.model, data, max_length)
   teacher_shape = teacher.served.model if teacher else None
-  _check_fit(config, policy, shape, teacher_shape)
+  apart = bool(teacher) and teacher.vocab.fingerprint != data.vocab.fingerprint
+  _check_fit(config, policy, shape, teacher_shape, apart)
+  if apart:
+    print(f"the teacher reads with its own vocabulary, {teacher.vocab_path}")
   return Experiment(
     config=config,
     data=data,
@@ -133,6 +145,7 @@ def prepare(config: RunConfig) -> Experiment:
     policy=policy,
     student=_student(shape, policy, teacher_shape),
     teacher=teacher,
+    apart=apart,
     begin=_beginning(config, shape, teacher),
     mesh=mesh.make_mesh(config.model_parallel),
     # The last, since making them takes long.
@@ -182,6 +195,7 @@ def _check_fit(
   policy: Policy,
   shape: ModelConfig,
   teacher: ModelConfig | None,
+  apart: bool = False,
 ) -> None:
   """Raises UsageError if method, student and teacher do not fit each other."""
   if config.init_layers is not None and config.init is None:
@@ -196,7 +210,8 @@ def _check_fit(
     )
   student = _student(shape, policy, teacher)
   for method in policy.methods:
-    rehearse(method, student, teacher and network(teacher), shape.vocab_size)
+    theirs = teacher and network(teacher)
+    rehearse(method, student, theirs, shape.vocab_size, apart)
 
 
 def _policy(config: RunConfig, data: Data) -> Policy:
@@ -273,41 +288,35 @@ def as_read_by(
 ) -> DataConfig:
   """The data with the vocabulary of the models that there are already.
 
+  The student's is that of what it begins with, or the one that was given, or
+  else the teacher's.
+
   Args:
     teacher: gives the labels in its order, too.
     config: which data.
     init: what the student begins with, as of `pretrained.source_of`.
 
   Raises:
-    UsageError: if any two of them have different ones.
+    UsageError: if the one that was given is not that of `init`.
   """
   if init is not None:
     path = vocab_path(init, config.vocab or (teacher and teacher.vocab_path))
-    for whose, other in (
-      ("--vocab", config.vocab),
-      ("the teacher's vocabulary", teacher and teacher.vocab_path),
-    ):
-      if other and not _same_vocab(path, other):
-        raise UsageError(
-          f"{whose} must be that of --init, got {other} and {path}; a run of "
-          f"augdistill pretrain has it with --vocab {other}"
-        )
+    if config.vocab and not _same_vocab(path, config.vocab):
+      raise UsageError(
+        f"--vocab must be that of --init, got {config.vocab} and {path}; a run "
+        f"of augdistill pretrain has it with --vocab {config.vocab}"
+      )
     config = dataclasses.replace(config, vocab=config.vocab or path)
   if teacher is None:
     return config
   task = teacher.served.task
-  if config.vocab and not _same_vocab(config.vocab, teacher.vocab_path):
-    raise UsageError(
-      f"--vocab must be the teacher's, got {config.vocab}; leave it out, and "
-      f"the student reads with {teacher.vocab_path}"
-    )
   if config.task_kind not in (None, task.kind):
     raise UsageError(
       f"--task_kind must be the teacher's, {task.kind}, got {config.task_kind}"
     )
   return dataclasses.replace(
     config,
-    vocab=teacher.vocab_path,
+    vocab=config.vocab or teacher.vocab_path,
     label_names=task.label_names,
     task_kind=str(task.kind),
     pair=teacher.pair,

@@ -188,11 +188,13 @@ def make_sampler(
       placed = jax.device_put(batch._replace(rewrites=None), whole)
       return np.asarray(logits_of(teacher.network, theirs, placed))
 
-    before, shown = ask(rows) if teacher else None, np.asarray(rows.weight) > 0
+    # Of what a view makes it can say nothing if it cannot read that.
+    asked = teacher and not experiment.apart
+    before, shown = ask(rows) if asked else None, np.asarray(rows.weight) > 0
     found = []
     for name, reading in read(params, theirs, rows, step).items():
       for copy in reading.copies:
-        answers = (before, ask(copy.batch)) if teacher else None
+        answers = (before, ask(copy.batch)) if asked else None
         found += rows_of(data, rows, name, copy, answers, shown)
     return [{k: _likeliest(v) for k, v in row.items()} for row in found]
 

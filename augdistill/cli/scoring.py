@@ -68,8 +68,9 @@ def report(
     logits, metrics[split] = score(experiment, student, params, examples)
     answers = None
     if teacher:
+      its = experiment.for_teacher(examples)
       answers, teacher_metrics[split] = score(
-        experiment, teacher.network, teacher.params, examples
+        experiment, teacher.network, teacher.params, its
       )
       agreed = agreement(logits, answers, data.task)
     write_predictions(

@@ -8,7 +8,7 @@ from augdistill.data.dataset import Examples
 from augdistill.data.plan import evaluation_rows, rows_of_similar_length_at
 from augdistill.data.rewrites import Rewrites
 from augdistill.data.vocabulary import PAD_ID
-from augdistill.types import Batch
+from augdistill.types import Batch, Text
 
 _MULTIPLE = 8  # of positions
 
@@ -104,10 +104,13 @@ def make_rewrites(batch: Batch, rewrites: Rewrites, rows: np.ndarray) -> Batch:
 
 def first_rows(batch: Batch, count: int) -> Batch:
   """The first `count` rows of a batch, or all of a smaller one."""
-  rewrites = batch.rewrites
+  rewrites, teacher = batch.rewrites, batch.teacher
   if rewrites is not None:
     rewrites = Batch(*(field[:, :count] for field in rewrites[:6]))
-  return Batch(*(field[:count] for field in batch[:6]), rewrites=rewrites)
+  if teacher is not None:
+    teacher = Text(*(field[:count] for field in teacher))
+  first = (field[:count] for field in batch[:6])
+  return Batch(*first, rewrites=rewrites, teacher=teacher)
 
 
 def train_batches(
@@ -116,6 +119,7 @@ def train_batches(
   seed: int,
   *,
   rewrites: Rewrites | None = None,
+  teacher: Examples | None = None,
   length: int | None = None,
   host: tuple[int, int] = (0, 1),
 ) -> Callable[[int], Batch]:
@@ -127,6 +131,7 @@ def train_batches(
     seed: the run's seed.
     rewrites: other texts of the rows, which every batch carries; which rows a
       step takes does not depend on them.
+    teacher: the same rows with the teacher's own vocabulary.
     length: L; by default each batch's own `batch_length`.
     host: (this host's number, number of hosts), which divides B: the host
       makes its contiguous share of every batch.
@@ -144,11 +149,16 @@ def train_batches(
     rows = rows_of_similar_length_at(
       examples.lengths, batch_size, seed, examples.fingerprint, step
     )
+    if teacher is not None:
+      teacher_size = batch_length(teacher.lengths, rows)
     size, rows = length or batch_length(lengths, rows), rows[shard]
     batch = make_batch(examples, rows, size)
-    if rewrites is None:
-      return batch
-    return batch._replace(rewrites=make_rewrites(batch, rewrites, rows))
+    if rewrites is not None:
+      batch = batch._replace(rewrites=make_rewrites(batch, rewrites, rows))
+    if teacher is not None:
+      its = make_batch(teacher, rows, teacher_size)
+      batch = batch._replace(teacher=Text(its.tokens, its.mask))
+    return batch
 
   return batch_at
 

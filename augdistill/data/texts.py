@@ -1,5 +1,6 @@
 """Texts without a data set around them: to tokens, and back."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,6 +40,18 @@ def encode_rows(
     example_id=np.arange(n, dtype=np.int32),
     read_texts=lambda: list(texts),
   )
+
+
+def read_again(examples: Examples, vocab: Vocab, max_length: int) -> Examples:
+  """The same rows and labels, tokenised with another vocabulary.
+
+  Args:
+    examples: the rows, with their texts.
+    vocab: makes the tokens.
+    max_length: the most tokens of a row.
+  """
+  rows = encode_rows(examples.texts, vocab, max_length, examples.label.shape[1])
+  return dataclasses.replace(examples, tokens=rows.tokens, offsets=rows.offsets)
 
 
 def decode_row(tokens: np.ndarray, vocab: Vocab) -> tuple[str, ...]:

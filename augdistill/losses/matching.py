@@ -43,6 +43,7 @@ def mean_over_pairs(
     del clean, models
     if teacher is None:
       raise UsageError(f"{what} compares with a teacher, got None")
+    _check_positions(what, student, teacher)
     mask = _real_in_both(what, view)
     of_student = _by_layer(what, "student", student, fields[0], view.student)
     of_teacher = _by_layer(what, "teacher", teacher, fields[1], view.teacher)
@@ -62,6 +63,17 @@ def mean_over_pairs(
     return sum(losses) / len(losses)
 
   return term
+
+
+def _check_positions(what: str, student: Outputs, teacher: Outputs) -> None:
+  """Raises UsageError where the two read rows of different tokens."""
+  # Neither has states where a view enters both at the head.
+  lengths = {x.hidden[0].shape[-2] for x in (student, teacher) if x.hidden}
+  if len(lengths) > 1:
+    raise UsageError(
+      f"{what} compares the models position by position, so both must read "
+      "with one vocabulary; leave out --vocab and --init, or this term"
+    )
 
 
 def kept(

@@ -15,12 +15,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
 from augdistill import prng
-from augdistill.errors import said_of
+from augdistill.errors import UsageError, said_of
 from augdistill.losses.objective import summand
 from augdistill.training.flops import part
 from augdistill.types import (
   Batch,
   Clean,
+  Inputs,
   Method,
   Metrics,
   Models,
@@ -150,7 +151,14 @@ def make_view(
   """
   key = prng.stream(key, weighted.name)
   with said_of(f"view {weighted.name!r}"):
-    return weighted.maker.make(key, batch, clean, models, step)
+    view = weighted.maker.make(key, batch, clean, models, step)
+    if batch.teacher is not None and isinstance(view.teacher, Inputs):
+      raise UsageError(
+        "the teacher is shown what the view makes, so both models must read "
+        "with one vocabulary; take views that move the student's embeddings "
+        "alone, such as ad2, fgsm or noise, or leave out --vocab and --init"
+      )
+    return view
 
 
 def microbatch(

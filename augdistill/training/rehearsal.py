@@ -9,13 +9,17 @@ import jax
 import jax.numpy as jnp
 
 from augdistill.training.step import grads_and_metrics
-from augdistill.types import Batch, Lexicon, Method, Network
+from augdistill.types import Batch, Lexicon, Method, Network, Text
 
 _ROWS, _LENGTH = 2, 8  # Any will do.
 
 
 def rehearse(
-  method: Method, student: Network, teacher: Network | None, vocab_size: int
+  method: Method,
+  student: Network,
+  teacher: Network | None,
+  vocab_size: int,
+  apart: bool = False,
 ) -> None:
   """Traces a step of a method; nothing is computed.
 
@@ -23,10 +27,11 @@ def rehearse(
     method: what is to be minimised.
     student: the student's network.
     teacher: the teacher's, or None.
-    vocab_size: V.
+    vocab_size: V, the student's.
+    apart: whether the teacher reads with another vocabulary.
 
   Raises:
-    UsageError: if the method does not fit the networks or the vocabulary.
+    UsageError: if the method does not fit the networks or the vocabularies.
   """
 
   def step():
@@ -40,11 +45,15 @@ def rehearse(
       weight=row,
       example_id=jnp.arange(_ROWS, dtype=jnp.int32),
     )
+    rewrites = jax.tree.map(lambda x: x[None], batch)
+    if apart:  # Its texts have other lengths.
+      tokens = jnp.zeros((_ROWS, 2 * _LENGTH), jnp.int32)
+      batch = batch._replace(teacher=Text(tokens, tokens == 0))
     return grads_and_metrics(
       student.init(key),
       teacher.init(key) if teacher else None,
       Lexicon(producible=words, protected=~words),
-      batch._replace(rewrites=jax.tree.map(lambda x: x[None], batch)),
+      batch._replace(rewrites=rewrites),
       key,
       jnp.int32(0),
       student=student,

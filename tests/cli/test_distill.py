@@ -5,11 +5,13 @@ import json
 
 import pytest
 
-from augdistill.cli import config, distill, parts
+from augdistill.cli import config, distill, fit, parts
+from augdistill.cli.main import parse
 from augdistill.cli.served import load_served
 from augdistill.cli.trained import Trained
 from augdistill.data.load import DataConfig
 from augdistill.data.sentence_pieces import train_vocab
+from augdistill.data.vocabulary import load_vocab
 from tests.cli.tiny import (
   LABELS,
   TINY,
@@ -155,18 +157,81 @@ def test_the_teacher_takes_its_data_from_gin_files_too(tmp_path, files):
   assert teacher.num_steps == 2000
 
 
-def test_a_vocabulary_is_the_teachers_or_refused(tmp_path, data, teacher):
-  other = tmp_path / "other.spm"
-  other.write_bytes(train_vocab(["another text"] * 9).model_bytes)
-  flags = f"--teacher={teacher}", f"--vocab={other}"
+@pytest.mark.parametrize(
+  ("method", "said"),
+  [
+    ("kd+augpro_mix", "'augpro_mix': the teacher is shown what the view makes"),
+    ("kd+mixup", "'mixup': the teacher is shown what the view makes"),
+    ("kd+hidden_mse", "hidden_mse compares the models position by position"),
+    ("kd+ad2+attention_kl(on=all,heads=mean)", "attention_kl compares the"),
+  ],
+)
+def test_a_method_that_needs_one_vocabulary_is_refused_with_two(
+  tmp_path, data, teacher, own_vocab, method, said
+):
+  flags = f"--teacher={teacher}", f"--vocab={own_vocab}", f"--method={method}"
   done = run("distill", *data, *TINY, *flags, f"--output_dir={tmp_path / 'x'}")
   assert done.code == 2
-  assert "--vocab must be the teacher's" in done.err
+  assert said in done.err and "one vocabulary" in done.err
   assert not (tmp_path / "x").exists()
+
+
+@pytest.fixture(scope="module")
+def own_vocab(tmp_path_factory):
+  """The file of a vocabulary that is not the teacher's."""
+  texts = [text for text, _ in examples(60)] * 3
+  folder = tmp_path_factory.mktemp("own")
+  return train_vocab(texts, vocab_size=40).save(folder)
+
+
+@pytest.fixture(scope="module")
+def reads_apart(tmp_path_factory, data, teacher, own_vocab):
+  """A student with a vocabulary of its own."""
+  output = tmp_path_factory.mktemp("runs") / "apart"
+  flags = f"--teacher={teacher}", f"--vocab={own_vocab}", "--method=kd+ad2"
+  more = ("--gin.RunConfig.num_samples=2", f"--output_dir={output}")
+  return output, ok("distill", *data, *TINY, *flags, *more)
+
+
+def test_the_teacher_reads_with_its_own_vocabulary(
+  reads_apart, files, teacher, own_vocab
+):
+  output, done = reads_apart
+  trained = Trained.load(str(teacher))
+  assert f"its own vocabulary, {trained.vocab_path}" in done.out
+  mine = Trained.load(str(output)).vocab.fingerprint
+  assert mine == load_vocab(own_vocab).fingerprint
+  assert mine != trained.vocab.fingerprint
+  # So it says there what it says alone.
+  alone = ok("evaluate", f"--run={teacher}", f"--data={files / 'test.tsv'}")
+  expected = json.loads(alone.out)["metrics"]
+  assert results(output)["teacher_metrics"]["test"] == pytest.approx(expected)
+
+
+def test_every_batch_carries_the_teachers_own_tokens(
+  data, teacher, own_vocab, tmp_path
+):
+  args = ("distill", *data, *TINY, f"--teacher={teacher}", "--method=kd")
+  args = parse([*args, f"--vocab={own_vocab}", f"--output_dir={tmp_path}"])
+  made = parts.prepare(distill.configure(args)[0])
+  batch = fit.training(made).batch_at(1)
+  trained = Trained.load(str(teacher))
+  for i, number in enumerate(batch.example_id):
+    text = made.train.texts[list(made.train.example_id).index(number)]
+    for vocab, tokens, mask in (
+      (made.data.vocab, batch.tokens, batch.mask),
+      (trained.vocab, batch.teacher.tokens, batch.teacher.mask),
+    ):
+      row = vocab.frame.join(vocab.encode(text))
+      assert tokens[i][mask[i]].tolist() == row
+
+
+def test_the_teachers_own_vocabulary_may_be_given(tmp_path, teacher):
+  other = tmp_path / "other.spm"
   trained = Trained.load(str(teacher))
   other.write_bytes(trained.vocab.model_bytes)
   read = parts.as_read_by(trained, DataConfig(vocab=str(other)))
-  assert read.vocab == trained.vocab_path
+  assert load_vocab(read.vocab).fingerprint == trained.vocab.fingerprint
 
 
 # --- labels by name ----------------------------------------------------------

@@ -196,7 +196,7 @@ def test_another_vocabulary_than_the_teachers_is_red(folder):
   vocab = folder / "other" / "vocab" / "vocab.spm"
   findings, code = doctor(folder, f"--vocab={vocab}")
   assert (reds(findings), code) == ({"setup"}, 2)
-  assert "--vocab must be the teacher's" in findings["setup"]["says"]
+  assert "must read with one vocabulary" in findings["setup"]["says"]
 
 
 def test_labels_that_the_teacher_does_not_have_are_red(folder):

@@ -344,6 +344,5 @@ def test_teacher_and_pretrained_model_must_read_alike(
     *(f"--init={pretrained}", f"--output_dir={output}"),
   )
   assert done.code == 2
-  assert "the teacher's vocabulary must be that of --init" in done.err
-  assert f"it with --vocab {teacher}/vocab/vocab.spm" in done.err
+  assert "must read with one vocabulary" in done.err
   assert not output.exists()
