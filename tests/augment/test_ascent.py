@@ -441,8 +441,9 @@ def test_a_direction_is_found_for_gradients_of_any_size():
     np.asarray(f(jnp.asarray(rows))) for f in (by_norm, by_largest)
   )
   np.testing.assert_allclose(norms(unit[0]), [1, 1, 1, 0, 0, 0], rtol=1e-5)
-  np.testing.assert_array_equal(
-    np.abs(scaled[0]).max((-2, -1)), [1, 1, 1, 0, 0, 0]
+  # Some processors divide by multiplying with a rounded reciprocal.
+  np.testing.assert_allclose(
+    np.abs(scaled[0]).max((-2, -1)), [1, 1, 1, 0, 0, 0], rtol=1e-6
   )
   np.testing.assert_allclose(
     scaled[0, :3] * np.abs(rows[0, :3]).max((-2, -1), keepdims=True),
