@@ -369,6 +369,7 @@ def test_the_first_step_runs_no_model():
     models = models._replace(
       student=dataclasses.replace(toy.STUDENT, forward=forward),
       teacher=dataclasses.replace(toy.TEACHER, forward=forward),
+      student_key=jax.random.key(1),
     )
     jax.eval_shape(
       lambda key: (
