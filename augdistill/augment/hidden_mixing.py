@@ -47,7 +47,7 @@ def mix_hidden(
 
   Args:
     student_layer: how many of the student's layers run before the mixing; by
-      default half of them.
+      default half of them, rounded down.
     teacher_layer: likewise for the teacher.
     lam: lambda in [0, 1], the anchor's share.
     alpha: if given, lambda is drawn from Beta(alpha, alpha) per row instead.

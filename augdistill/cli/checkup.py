@@ -75,6 +75,9 @@ def judge_data(experiment: Experiment) -> list[Finding]:
   """Classes, copies, leaks, lengths and unknown tokens."""
   data, train = experiment.data, experiment.train
   findings = []
+  if experiment.apart:
+    path = experiment.teacher.vocab_path
+    findings.append(diagnosis.judge_vocabularies(path))
   if data.task.kind == TaskKind.CLASSES and train.has_label.any():
     counts = quality.class_counts(train, data.task.num_outputs)
     findings.append(diagnosis.judge_classes(counts, data.task.label_names))

@@ -169,6 +169,21 @@ def judge_classes(
   return Finding(Level.GREEN, "classes", says)
 
 
+def judge_vocabularies(path: str) -> Finding:
+  """Student and teacher read with two of them.
+
+  Args:
+    path: the teacher's vocabulary's file.
+  """
+  return Finding(
+    Level.YELLOW,
+    "vocabularies",
+    f"the student does not read with the teacher's vocabulary, {path}, so that "
+    "views which put tokens in the place of others cannot be taken",
+    "leave out --vocab and --init unless that is what you want",
+  )
+
+
 def judge_share(
   topic: str, what: str, count: int, rows: int, limit: float, remedy: str
 ) -> Finding:

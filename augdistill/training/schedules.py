@@ -50,7 +50,8 @@ def warmup_then(
     decay: "cosine", "linear" or "constant".
     peak: the largest learning rate.
     num_steps: steps of the whole run.
-    warmup_fraction: share of the steps spent warming up, in [0, 1).
+    warmup_fraction: share of the steps spent warming up, in [0, 1); of whole
+      steps, the nearest number.
 
   Returns:
     An optax schedule.

@@ -231,6 +231,17 @@ def test_every_pair_of_words_is_as_likely_to_be_swapped():
   np.testing.assert_allclose(number / 3000, 1 / 10, atol=0.03)
 
 
+def test_the_pairs_of_a_long_segment_are_no_likelier_than_those_of_a_short():
+  # Of three pairs one is swapped; one of the three is in the short segment.
+  text = [3, 4, toy.EOS, 5, 6, 7, 8, toy.EOS]
+  batch = toy.batch_of([text] * 3000)
+  _, tokens, _ = edited(0.1, "swap", batch=batch)
+  moved = tokens != batch.tokens
+  assert (moved.sum(-1) == 2).all()
+  # Four standard deviations.
+  assert moved[:, 0].mean() == pytest.approx(1 / 3, abs=0.035)
+
+
 @pytest.mark.parametrize("rate", [0.1, 0.4])
 def test_every_word_is_deleted_at_the_rate(rate):
   view, tokens, mask = edited(rate, "delete")

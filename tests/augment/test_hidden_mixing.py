@@ -17,6 +17,7 @@ from augdistill.augment.hidden_mixing import (
 )
 from augdistill.augment.mixing import gather_partners
 from augdistill.errors import UsageError
+from augdistill.models.enct5 import enct5
 from augdistill.types import Inputs
 from tests import encoders, toy
 from tests.reference import batch_mixup as batch_reference
@@ -167,6 +168,64 @@ def test_what_is_below_the_mixing_learns_from_it():
     assert np.abs(grads["encoder"]["layers_0"]["mlp"]["wo"]["kernel"]).max() > 0
 
 
+@pytest.mark.parametrize("factory", [mix_hidden, mix_pooled])
+@pytest.mark.parametrize(("lam", "rows"), [(1.0, np.arange(8)), (0.0, PARTNER)])
+def test_a_mixture_of_one_parent_alone_teaches_what_that_one_does(
+  factory, lam, rows
+):
+  def gradient(inputs_of):
+    def loss(params):
+      models = encoders.models()._replace(student_params=params)
+      outputs = models.student.forward(params, inputs_of(models))
+      return jnp.sum(jnp.square(outputs.logits))
+
+    return jax.jit(jax.grad(loss))(encoders.STUDENT_PARAMS)
+
+  def mixture(models):
+    batch = gather_partners(BATCH, MATES)
+    make = factory(lam=lam).make
+    return make(jax.random.key(0), batch, None, models, jnp.int32(0)).student
+
+  alone = Inputs(mask=BATCH.mask[None, rows], tokens=BATCH.tokens[None, rows])
+  got, expected = gradient(mixture), gradient(lambda _: alone)
+  for x, y in zip(*map(jax.tree.leaves, (got, expected)), strict=True):
+    np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("factory", [mix_hidden, mix_pooled])
+@pytest.mark.parametrize("drops", [(), ("student",), ("teacher",)])
+def test_two_parents_of_one_text_drop_apart_in_the_model_that_drops(
+  factory, drops
+):
+  keys = {f"{name}_key": jax.random.key(5) for name in drops}
+  models = encoders.models()._replace(
+    student=enct5(encoders.shape(2, 8, 2, dropout_rate=0.5)),
+    teacher=enct5(encoders.shape(4, 12, 3, dropout_rate=0.5)),
+    **keys,
+  )
+  itself = gather_partners(BATCH, jnp.arange(8)[None])
+  one, other = (
+    factory(lam=lam).make(jax.random.key(0), itself, None, models, jnp.int32(0))
+    for lam in (1.0, 0.0)
+  )
+  for name in ("student", "teacher"):
+    a, b = (
+      x.pooled if x.hidden is None else x.hidden
+      for x in (getattr(one, name), getattr(other, name))
+    )
+    assert np.allclose(a, b, atol=1e-6) == (name not in drops)
+
+
+def test_half_of_an_odd_number_of_layers_is_rounded_down():
+  student = enct5(encoders.shape(3, 8, 2))
+  models = encoders.models(with_teacher=False)._replace(
+    student=student, student_params=jax.jit(student.init)(jax.random.key(1))
+  )
+  batch = gather_partners(BATCH, MATES)
+  view = mix_hidden().make(jax.random.key(0), batch, None, models, jnp.int32(0))
+  assert view.student.layer == 1
+
+
 @pytest.mark.parametrize("alpha", [1.0, 0.4])
 def test_batch_mixup_follows_equations_3_and_4(alpha, monkeypatch):
   policies = []
@@ -209,9 +268,24 @@ def test_batch_mixup_follows_equations_3_and_4(alpha, monkeypatch):
   assert float(view.weight.sum()) == float(BATCH.weight.sum())
 
 
+def test_the_heads_rows_learn_from_the_labels_of_points():
+  def total(params):
+    models = encoders.models()._replace(student_params=params)
+    view = mix_batch(5).make(
+      jax.random.key(0), BATCH, None, models, jnp.int32(0)
+    )
+    return jnp.sum(view.label_vectors)
+
+  # In every dimension shares and labels sum to 1, so a point holds one row.
+  grads = jax.jit(jax.grad(total))(encoders.STUDENT_PARAMS)
+  close(grads["head"]["kernel"].sum(-1), 5.0)
+
+
 def test_batch_mixup_makes_as_many_points_as_rows_unless_told():
-  assert made(mix_batch()).view.weight.shape == (1, 8)
-  assert made(mix_batch(3)).view.weight.shape == (1, 3)
+  for points, number in ((None, 8), (3, 3)):
+    weight = made(mix_batch(points)).view.weight
+    # All together weigh as much as the five real rows.
+    close(weight, np.full((1, number), 5 / number))
 
 
 def test_a_batch_without_labels_has_no_point():

@@ -143,6 +143,17 @@ def test_random_tokens_are_equally_often_each_producible_one():
   assert toy.LEXICON.producible[np.asarray(end)].all()
 
 
+def test_the_random_token_is_drawn_apart_from_where_it_goes():
+  batch = texts(3000)
+  masked = run(mask_tokens(0.5, 0.8, 0.1), batch)
+  changed = masked.tokens[masked.tokens != batch.tokens]
+  counts = np.bincount(changed, minlength=toy.VOCAB)
+  counts = counts[toy.FIRST_WORD : toy.NO_PIECE]
+  share = 1 / len(counts)
+  deviation = np.sqrt(len(changed) * share * (1 - share))
+  assert np.abs(counts - len(changed) * share).max() < 4.5 * deviation
+
+
 def test_rows_that_only_fill_the_shape_are_asked_nothing():
   batch = toy.make_batch()
   masked = run(mask_tokens(0.4), batch)

@@ -12,7 +12,12 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from augdistill.augment.methods import augpro_fgsm, augpro_mix
 from augdistill.augment.mixing import gather_partners
-from augdistill.augment.projection import nearest_or_own, nearest_tokens
+from augdistill.augment.projection import (
+  estimate_replaced,
+  nearest_or_own,
+  nearest_tokens,
+  token_stats,
+)
 from augdistill.types import Lexicon
 from tests import toy
 from tests.reference import svm_example
@@ -223,3 +228,37 @@ def test_projection_keeps_a_decision_boundary_that_mixing_shifts():
   # The teacher knows every input's label, so that of the nearest one, too.
   nearest = svm_example.POINTS[int(token)], svm_example.LABELS[int(token)]
   assert svm_example.correct(*with_one_more(*nearest)).all()
+
+
+# --- Statistics --------------------------------------------------------------
+
+
+def test_every_free_token_is_as_likely_to_stand_for_its_row():
+  batch = toy.batch_of([[3, 4, 5, 6, toy.EOS]] * 1000)
+  batch = jax.tree.map(jnp.asarray, batch)
+  models = toy.make_models()
+  table = models.student_params["table"]
+
+  @jax.jit
+  def share(position):
+    other = jnp.arange(toy.LENGTH)[None] == position
+    tokens = jnp.where(other, 10, batch.tokens)
+    queries = jnp.take(table, tokens, axis=0)[None]
+    return estimate_replaced(jax.random.key(0), queries, batch, models)
+
+  for position in range(4):
+    replaced, counted = share(position)
+    assert counted == 4 * 1000
+    # One of four; four standard deviations.
+    assert float(replaced / counted) == pytest.approx(0.25, abs=0.055)
+
+
+def test_a_token_that_both_parents_have_is_not_counted_as_the_partners():
+  texts = [[3, 4, 5, 6], [3, 7, 8, 9]]
+  batch = jax.tree.map(jnp.asarray, toy.batch_of(texts, 4))
+  batch = gather_partners(batch, jnp.array([[1, 0]], jnp.int32))
+  # In both, from b, from a, from neither; and a row that is as it was.
+  tokens = jnp.array([[[3, 7, 5, 10], [3, 7, 8, 9]]], jnp.int32)
+  got = token_stats(batch, tokens, batch.mask[None], batch.weight[None])
+  expected = {"changed": 2, "from_b": 1, "from_neither": 1}
+  assert got == {name: (number, 8) for name, number in expected.items()}

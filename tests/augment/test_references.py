@@ -1,6 +1,7 @@
 """Views against float64 references written from the papers' equations."""
 
 import functools
+import itertools
 import math
 import types
 
@@ -409,6 +410,25 @@ def test_the_first_copies_do_not_depend_on_how_many_there_are():
 
   two, three = embeddings(jax.random.key(0))
   np.testing.assert_array_equal(two, three[:2])
+
+
+def test_each_copy_draws_for_itself():
+  maker = perturb_by_sign(1.0, "random")
+
+  @jax.jit
+  def signs(key):
+    models, batch = toy.make_models(), batch_for(maker)
+    clean = toy.clean_of(models, batch)
+    view = repeat(maker, 3).make(key, batch, clean, models, jnp.int32(0))
+    words = models.student.embed(models.student_params, batch.tokens)[None]
+    return jnp.sign(view.student.embeddings - words)
+
+  # Of rows that count: the others carry the ids of some of these.
+  real = BATCH.mask & (BATCH.weight > 0)[:, None]
+  signs = np.asarray(signs(jax.random.key(0)))[:, real]
+  for one, other in itertools.combinations(signs, 2):
+    # Of n fair signs, n / 2 agree; four standard deviations are 2 sqrt(n).
+    assert abs(np.sum(one == other) - one.size / 2) < 2 * np.sqrt(one.size)
 
 
 def test_one_copy_is_the_maker_itself():

@@ -194,9 +194,18 @@ def test_another_vocabulary_than_the_teachers_is_red(folder):
     f"--output_dir={folder / 'other'}",
   )
   vocab = folder / "other" / "vocab" / "vocab.spm"
-  findings, code = doctor(folder, f"--vocab={vocab}")
+  flags = f"--vocab={vocab}", "--method=kd+augpro_mix"
+  findings, code = doctor(folder, *flags)
   assert (reds(findings), code) == ({"setup"}, 2)
   assert "must read with one vocabulary" in findings["setup"]["says"]
+
+
+def test_a_vocabulary_of_the_students_own_is_pointed_out(folder):
+  vocab = folder / "other" / "vocab" / "vocab.spm"
+  findings, code = doctor(folder, f"--vocab={vocab}")
+  assert code == 0
+  found = findings["vocabularies"]
+  assert found["level"] == "yellow" and str(folder / "teacher") in found["says"]
 
 
 def test_labels_that_the_teacher_does_not_have_are_red(folder):

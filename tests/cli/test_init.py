@@ -14,6 +14,7 @@ from augdistill.cli.trained import Trained
 from augdistill.data.sentence_pieces import train_vocab
 from augdistill.data.vocabulary import load_vocab
 from tests.cli.tiny import (
+  BOTH,
   LABELS,
   TINY,
   TINY_PRETRAIN,
@@ -340,7 +341,7 @@ def test_teacher_and_pretrained_model_must_read_alike(
   )
   output = tmp_path / "run"
   done = run(
-    *("distill", *data, *TINY, f"--teacher={teacher}"),
+    *("distill", *data, *TINY, f"--teacher={teacher}", f"--method={BOTH}"),
     *(f"--init={pretrained}", f"--output_dir={output}"),
   )
   assert done.code == 2

@@ -70,6 +70,12 @@ def test_several_items_choose_for_themselves():
   assert [mixed.choose(0, step) for step in range(6)] == [0, 4, 2, 3, 1, 5]
 
 
+def test_a_policy_learns_projections_if_any_of_its_methods_reads_them():
+  for choice in ("hidden_mse, mixup", "mixup, hidden_mse", "none, hidden_mse"):
+    assert policy(f"kd+alternate({choice})").needs_projections
+  assert not policy("kd+alternate(mixup, pkd)").needs_projections
+
+
 @pytest.mark.parametrize(
   ("text", "said"),
   [

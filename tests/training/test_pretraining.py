@@ -1,5 +1,6 @@
 """The step of pretraining, on a model that one can see through."""
 
+import dataclasses
 import functools
 
 import jax
@@ -129,6 +130,28 @@ def test_each_step_asks_for_other_tokens():
     state, metrics = step(state, LEXICON, batch, KEY)
     losses.append(float(metrics["loss"][0]))
   assert len(set(losses)) == 3
+
+
+def test_the_model_drops_out_anew_in_each_step():
+  def logits(*args, key=None):
+    whole = BIGRAMS.logits(*args)
+    if key is None:
+      return whole
+    return jnp.where(jax.random.bernoulli(key, 0.5, whole.shape), whole, 0.0)
+
+  def losses_of(model):
+    # All is asked and all of it hidden, so that no two steps differ in this.
+    step = step_fn(model, mask_tokens(1.0, 1.0, 0.0), optimizer)
+    state, losses = first_state(PARAMS, optimizer), []
+    for _ in range(3):
+      state, metrics = step(state, LEXICON, toy.make_batch(), KEY)
+      losses.append(metrics["loss"][0])
+    return np.array(losses)
+
+  optimizer = optax.sgd(0.0)
+  assert np.ptp(losses_of(BIGRAMS)) < 1e-3
+  dropping = losses_of(dataclasses.replace(BIGRAMS, logits=logits))
+  assert np.abs(dropping - np.roll(dropping, 1)).min() > 1e-2
 
 
 SHAPE = EncT5Config(toy.VOCAB, 1, 8, 16, 1, 4, 4)

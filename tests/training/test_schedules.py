@@ -50,6 +50,21 @@ def test_a_warmup_is_on_by_default_and_a_twentieth_of_the_run():
   )
 
 
+@pytest.mark.parametrize(
+  ("fraction", "num_steps", "warmup"), [(0.29, 100, 29), (0.28, 10, 3)]
+)
+def test_a_warmup_is_of_the_nearest_number_of_steps(
+  fraction, num_steps, warmup
+):
+  # 0.29 * 100 is a little less than 29 in floating point.
+  schedule = warmup_then("constant", PEAK, num_steps, fraction)
+  np.testing.assert_allclose(
+    values(schedule, [warmup - 1, warmup]),
+    [PEAK * (warmup - 1) / warmup, PEAK],
+    rtol=1e-6,
+  )
+
+
 @pytest.mark.parametrize("decay", ["cosine", "linear", "constant"])
 def test_a_run_of_one_step_learns_at_the_peak(decay):
   assert values(warmup_then(decay, PEAK, 1), [0]) == np.float32(PEAK)

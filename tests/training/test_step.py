@@ -281,13 +281,12 @@ def test_microbatches_drop_apart(method):
     )
 
 
-def test_the_teachers_lower_layers_drop_out_as_the_upper_ones_do():
+@pytest.mark.parametrize("view", ["pooled_mixup(lam=1)", "freelb"])
+def test_a_teacher_that_a_view_itself_runs_drops_out_as_it_does_elsewhere(view):
   # The student's masks are the same in both: only the teacher's can differ.
-  method = "kd(clean=false)+pooled_mixup(lam=1)"
+  method, name = f"kd(clean=false)+{view}", view.partition("(")[0]
   dropped, steady = (
-    average(
-      run_dropped(method=method, teacher_dropout=drop)[1], "pooled_mixup/kl"
-    )
+    average(run_dropped(method=method, teacher_dropout=drop)[1], f"{name}/kl")
     for drop in (True, False)
   )
   assert abs(dropped - steady) > 0.01
