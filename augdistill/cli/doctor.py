@@ -9,8 +9,10 @@ code 2 where one is red.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import sys
 
 from augdistill.cli import distill
 
@@ -28,7 +30,9 @@ def run(args: argparse.Namespace) -> int:
   from augdistill.cli import screens
   from augdistill.reports import diagnosis
 
-  findings = examine(args)
+  # What a run says on its way, of its --init for one, is no finding.
+  with contextlib.redirect_stdout(sys.stderr):
+    findings = examine(args)
   if args.json:
     print(json.dumps(diagnosis.as_json(findings), indent=2, ensure_ascii=False))
   else:

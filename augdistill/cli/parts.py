@@ -136,7 +136,8 @@ def prepare(config: RunConfig) -> Experiment:
   apart = bool(teacher) and teacher.vocab.fingerprint != data.vocab.fingerprint
   _check_fit(config, policy, shape, teacher_shape, apart)
   if apart:
-    print(f"the teacher reads with its own vocabulary, {teacher.vocab_path}")
+    note = f"the teacher reads with its own vocabulary, {teacher.vocab_path}"
+    data = dataclasses.replace(data, notes=(*data.notes, note))
   return Experiment(
     config=config,
     data=data,

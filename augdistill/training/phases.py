@@ -9,6 +9,7 @@ differentiated function, where base embeddings stay live. The gradients add.
 """
 
 import dataclasses
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ from augdistill.types import (
   Method,
   Metrics,
   Models,
+  Network,
   Params,
   View,
   WeightedView,
@@ -150,15 +152,32 @@ def make_view(
     UsageError: if it does not fit the networks or the batch.
   """
   key = prng.stream(key, weighted.name)
+  if batch.teacher is not None:
+    models = models._replace(teacher=_unasked(models.teacher))
   with said_of(f"view {weighted.name!r}"):
     view = weighted.maker.make(key, batch, clean, models, step)
     if batch.teacher is not None and isinstance(view.teacher, Inputs):
-      raise UsageError(
-        "the teacher is shown what the view makes, so both models must read "
-        "with one vocabulary; take views that move the student's embeddings "
-        "alone, such as ad2, fgsm or noise, or leave out --vocab and --init"
-      )
+      _refuse()
     return view
+
+
+def _unasked(teacher: Network | None) -> Network | None:
+  """A teacher that has read the batch and reads nothing that a view makes."""
+  if teacher is None:
+    return None
+  return dataclasses.replace(
+    teacher, forward=_refuse, embed=_refuse, table=_refuse
+  )
+
+
+def _refuse(*given: Any, **named: Any) -> NoReturn:
+  """Raises UsageError: the teacher knows no token of the student's."""
+  del given, named
+  raise UsageError(
+    "the teacher is shown what the view makes, so both models must read with "
+    "one vocabulary; take views that move the student's embeddings alone, such "
+    "as ad2, fgsm or noise, or leave out --vocab and --init"
+  )
 
 
 def microbatch(

@@ -1,5 +1,6 @@
 """What the step's gradients reach, and what they do not depend on."""
 
+import dataclasses
 import functools
 
 import jax
@@ -12,7 +13,7 @@ from augdistill.training.inspection import make_views
 from augdistill.training.methods import build_method
 from augdistill.training.schedules import ramp
 from augdistill.training.step import TrainState, grads_and_metrics, train_step
-from augdistill.types import Method, TaskKind, WeightedView
+from augdistill.types import Inputs, Method, TaskKind, Text, WeightedView
 from tests import toy
 from tests.training.toy_step import (
   KEY,
@@ -75,6 +76,49 @@ def test_a_student_equal_to_its_teacher_has_nothing_to_learn_from_it():
     assert average(metrics, f"{view}/kl") == pytest.approx(0, abs=1e-6)
   assert_close(grads, jax.tree.map(jnp.zeros_like, params), atol=1e-6)
   assert average(metrics, "clean/label") > 0.1
+
+
+@pytest.mark.parametrize("method", ["kd", "kd+fgsm+noise"])
+def test_a_teacher_with_its_own_vocabulary_reads_its_own_tokens(method):
+  """Its answers are those that it gives to these tokens, longer ones too."""
+  batch = batch_of()
+  rng = np.random.default_rng(3)
+  tokens = rng.integers(toy.FIRST_WORD, toy.NO_PIECE, (toy.ROWS, 11))
+  text = Text(
+    tokens.astype(np.int32), np.arange(11) < rng.integers(3, 12, (8, 1))
+  )
+  student, teacher = NETWORKS["classes"]
+  params, teacher_params = PARAMS["classes"]
+  answers = teacher.forward(
+    teacher_params, Inputs(text.mask[None], text.tokens[None])
+  )
+
+  def deaf(params, inputs, *, key=None):
+    del params, inputs, key
+    return answers
+
+  def run(teacher, batch):
+    return jax.jit(
+      functools.partial(
+        grads_and_metrics,
+        student=student,
+        teacher=teacher,
+        method=build_method(method, TaskKind.CLASSES),
+      )
+    )(params, teacher_params, LEXICON, batch, KEY, STEP)
+
+  expected = run(dataclasses.replace(teacher, forward=deaf), batch)
+  assert_close(run(teacher, batch._replace(teacher=text)), expected)
+
+
+def test_microbatches_take_the_teachers_tokens_with_them():
+  batch = batch_of()
+  text = Text(np.roll(batch.tokens, 1, axis=1), batch.mask)
+  batch = batch._replace(teacher=text)
+  whole = gradients("kd+fgsm", batch=batch)
+  assert_close(gradients("kd+fgsm", batch=batch, num_microbatches=2), whole)
+  own, _ = gradients("kd+fgsm")
+  assert np.abs(whole[0]["table"] - own["table"]).max() > 1e-4
 
 
 # --- What must not matter ----------------------------------------------------
