@@ -90,7 +90,8 @@ def test_a_teacher_with_its_own_vocabulary_reads_its_own_tokens(method):
   student, teacher = NETWORKS["classes"]
   params, teacher_params = PARAMS["classes"]
   answers = teacher.forward(
-    teacher_params, Inputs(text.mask[None], text.tokens[None])
+    teacher_params,
+    Inputs(jnp.asarray(text.mask[None]), jnp.asarray(text.tokens[None])),
   )
 
   def deaf(params, inputs, *, key=None):
