@@ -14,6 +14,7 @@ import argparse
 import functools
 import statistics
 import time
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -42,11 +43,8 @@ def with_rewrites(batch: Batch, copies: int = 4) -> Batch:
   )
 
 
-def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--rounds", type=int, default=12)
-  parser.add_argument("methods", nargs="*", default=METHODS)
-  args = parser.parse_args()
+def make_runner() -> Callable[[str], Callable[[], float]]:
+  """Method -> what takes steps of it, and returns the seconds of one."""
   data = load_data(DataConfig(task="helpdesk", max_length=32))
   shape = functools.partial(
     enct5_config,
@@ -60,8 +58,7 @@ def main() -> None:
   batch_at = train_batches(data.train, 64, seed=0)
   batches = [jax.device_put(with_rewrites(batch_at(i))) for i in range(STEPS)]
 
-  def runner(method: str):
-    """Takes STEPS steps and returns the seconds of one, on average."""
+  def runner(method: str) -> Callable[[], float]:
     policy = build_policy(method, TaskKind.CLASSES)
     learner = student
     if policy.needs_projections:
@@ -89,33 +86,45 @@ def main() -> None:
         step = steps[policy.choose(0, i)]
         state, _ = step(state, teacher_params, lexicon, batch, prng.run_key(0))
       states.append(jax.block_until_ready(state))
-      return (time.perf_counter() - begin) / STEPS
+      return (time.perf_counter() - begin) / len(batches)
 
     return run
 
-  def taking_turns(methods: list[str]) -> dict[str, list[float]]:
-    """Seconds of a step of each method, by round."""
-    runs = {method: runner(method) for method in methods}
-    for run in runs.values():
-      run()  # Compiles every shape.
-    seconds = {method: [] for method in runs}
-    for _ in range(args.rounds):
-      for method, run in runs.items():
-        seconds[method].append(run())
-    return seconds
+  return runner
 
+
+def taking_turns(
+  runs: Mapping[str, Callable[[], float]], rounds: int
+) -> dict[str, list[float]]:
+  """Seconds of a step of each method, by round."""
+  for run in runs.values():
+    run()  # Compiles every shape.
+  seconds = {method: [] for method in runs}
+  for _ in range(rounds):
+    for method, run in runs.items():
+      seconds[method].append(run())
+  return seconds
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--rounds", type=int, default=12)
+  parser.add_argument("methods", nargs="*", default=METHODS)
+  args = parser.parse_args()
+  runner = make_runner()
   first, *others = dict.fromkeys(args.methods)
   print(f"{args.rounds} rounds of {STEPS} steps, {jax.devices()}")
   print(f"{'ms/step':>8}  {'ratio':>6}  {'lowest':>6}  {'highest':>7}  method")
   for start in range(0, max(len(others), 1), AT_A_TIME):
-    seconds = taking_turns([first, *others[start : start + AT_A_TIME]])
+    methods = [first, *others[start : start + AT_A_TIME]]
+    seconds = taking_turns({m: runner(m) for m in methods}, args.rounds)
     jax.clear_caches()
-    for method, its in seconds.items():
-      if method == first and start:
-        continue
-      ratios = [a / b for a, b in zip(its, seconds[first], strict=True)]
+    for method in methods[bool(start) :]:
+      ratios = [
+        a / b for a, b in zip(seconds[method], seconds[first], strict=True)
+      ]
       print(
-        f"{1e3 * statistics.median(its):8.1f}  "
+        f"{1e3 * statistics.median(seconds[method]):8.1f}  "
         f"{statistics.median(ratios):6.2f}  {min(ratios):6.2f}  "
         f"{max(ratios):7.2f}  {method}",
         flush=True,
