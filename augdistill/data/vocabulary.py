@@ -53,6 +53,13 @@ class Vocab:
       model.pieces.add(piece=f"▁<extra_id_{i}>", score=0.0, type=user_defined)
     return model
 
+  @property
+  def whole_model(self) -> bytes:
+    """The model with its sentinels in it, for who does not add them."""
+    return (
+      self._model.SerializeToString() if self.extra_ids else self.model_bytes
+    )
+
   @functools.cached_property
   def _processor(self) -> Any:
     import sentencepiece

@@ -89,7 +89,7 @@ class EncT5Config:
 
 
 def _relative_bias(
-  config: EncT5Config, length: int
+  config: EncT5Config, length: t5_layers.Length
 ) -> Float[Array, "1 1 H L L"]:
   """The bias whose parameter lies in the module that calls this."""
   bias = t5_layers.RelativePositionBias(
