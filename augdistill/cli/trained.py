@@ -20,12 +20,12 @@ PRETRAINING = "masked_lm"
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-  """A finished run.
+  """A run, most often a finished one.
 
   Attributes:
     served: shape, task and length.
     network: its network.
-    params: its best parameters.
+    params: its parameters, the best ones of a finished run.
     vocab_path: its SentencePiece file.
   """
 
@@ -45,11 +45,22 @@ class Trained:
 
     Raises:
       UsageError: as of `open_finished`.
+      RunError: as of `at`.
     """
     run, results = open_finished(path, pretrained=False)
+    return cls.at(run, results["best_step"])
+
+  @classmethod
+  def at(cls, run: RunDirectory, step: int) -> "Trained":
+    """What a run, finished or not, had learnt at a step.
+
+    Raises:
+      UsageError: if its student.gin does not fit.
+      RunError: if there is no readable checkpoint of this step.
+    """
     served = load_served(str(run.student_gin))
     with Store(run.checkpoints) as store:
-      params = store.restore_params(results["best_step"])
+      params = store.restore_params(step)
     params = jax.device_put(without_projections(params))
     vocab_path = str(run.vocab / "vocab.spm")
     return cls(served, network(served.model), params, vocab_path)
