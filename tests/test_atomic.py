@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from augdistill import atomic
 from augdistill.atomic import replacing_directory
 
 
@@ -37,6 +38,26 @@ def test_a_failure_leaves_what_was_there(tmp_path, error):
       (directory / "new").write_text("2")
       raise error
     assert os.listdir(tmp_path) == ["export"] * before
+  assert written(path) == {"old": "1"}
+
+
+def test_what_was_there_comes_back_if_the_new_one_cannot_take_its_place(
+  monkeypatch, tmp_path
+):
+  path = tmp_path / "export"
+  path.mkdir()
+  (path / "old").write_text("1")
+  rename = os.replace
+
+  def refuse(source, target):
+    if str(source).endswith(".tmp"):
+      raise PermissionError
+    rename(source, target)
+
+  monkeypatch.setattr(atomic.os, "replace", refuse)
+  with pytest.raises(PermissionError), replacing_directory(path):
+    pass
+  assert os.listdir(tmp_path) == ["export"]
   assert written(path) == {"old": "1"}
 
 

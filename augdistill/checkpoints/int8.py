@@ -36,10 +36,8 @@ def quantise(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     if axis is None:
       stored[name] = array
       continue
-    largest = np.abs(array).max(axis=axis, keepdims=True)
-    scale = np.where(largest > 0, largest, 1.0).astype(np.float32) / np.float32(
-      127
-    )
+    scale = np.abs(array).max(axis=axis, keepdims=True) / 127
+    scale = np.where(scale > 0, scale, 1.0).astype(np.float32)
     stored[name] = np.clip(np.rint(array / scale), -127, 127).astype(np.int8)
     stored[name + SCALE] = scale
   return stored

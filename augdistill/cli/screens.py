@@ -99,12 +99,12 @@ def _sizes_and_speeds(report: Mapping[str, Any]) -> Table:
   table = Table("", "parameters", "bytes", "ms, batch 1", "ms, batch 32")
   params, times = report["num_params"], report["latency"]
   rows = [
-    ("student, float32", params["student"], 4 * params["student"], "student"),
-    ("export", params["student"], sum(report["bytes"].values()), "export"),
+    ("student", params["student"], 4 * params["student"], "student"),
+    ("as exported", params["student"], sum(report["bytes"].values()), "export"),
   ]
   if params["teacher"]:
     size = 4 * params["teacher"]
-    rows.append(("teacher, float32", params["teacher"], size, "teacher"))
+    rows.append(("teacher", params["teacher"], size, "teacher"))
   for name, number, size, key in rows:
     spelled = (
       f"{times[key][b]['p50_ms']:.3g} / {times[key][b]['p95_ms']:.3g}"

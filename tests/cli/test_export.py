@@ -249,6 +249,7 @@ def test_pairs_of_texts_and_all_kinds_of_labels_are_exported(tmp_path, kind):
   assert report["compared"]["shortest"] < 12
   assert report["compared"]["longest"] == 16
   assert report["scores"]["rows"] == 90
+  assert 0 < report["scores"]["largest_change"] < 1
   assert report["scores"]["after"].keys() == set(METRICS[kind])
   assert report["no_teacher"] == "the run has no teacher"
   readme = (tmp_path / "out" / "README.md").read_text()
@@ -477,6 +478,18 @@ def test_a_place_that_is_needed_otherwise_is_not_touched(
   assert (done.code, done.out) == (2, "")
   assert said in done.err
   assert snapshot(made) == before
+
+
+def test_force_does_not_remove_a_run_with_the_export_that_it_lies_in(
+  tmp_path, made
+):
+  shutil.copytree(made, tmp_path / "run")
+  (tmp_path / "export.json").write_text("{}")
+  before = snapshot(tmp_path)
+  done = export(tmp_path / "run", "hf", tmp_path, "--force")
+  assert done.code == 2
+  assert "must be new or empty" in done.err
+  assert snapshot(tmp_path) == before
 
 
 def test_a_place_in_the_run_is_fine(tmp_path, made):
