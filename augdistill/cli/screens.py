@@ -84,6 +84,10 @@ def show_export(output: str, report: Mapping[str, Any]) -> None:
     for latency in times.get(name, {}).values()
   ]
   console.print(
+    "bytes of weights in float32, and of the export's model, vocabulary and "
+    "code"
+  )
+  console.print(
     f"ms of a batch of 1 and of 32 rows, {times['tokens']['1']} and "
     f"{times['tokens']['32']} tokens long, median / 95th percentile of "
     f"{min(runs)} to {max(runs)} runs on {times['device']}, "
