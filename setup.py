@@ -77,6 +77,7 @@ setuptools.setup(
   + CONFIG_PACKAGES,
   package_dir={CONFIGS: "configs"},
   package_data={
+    "augdistill.checkpoints.standalone": ["*.md"],
     "augdistill.data": ["helpdesk/*.tsv", "helpdesk/README.md"],
     "augdistill.reports": ["templates/*"],
     **{name: ["*.gin"] for name in CONFIG_PACKAGES},

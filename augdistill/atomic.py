@@ -1,8 +1,9 @@
-"""Files that are whole or not there, whatever happens meanwhile."""
+"""Files and directories that are whole or not there, whatever happens."""
 
 import contextlib
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -36,3 +37,41 @@ def replacing(path: str | os.PathLike) -> Iterator[TextIO]:
   except BaseException:
     temporary.unlink(missing_ok=True)
     raise
+
+
+@contextlib.contextmanager
+def replacing_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+  """Makes a directory that takes the place of `path` at the end.
+
+  What is written goes to a temporary directory beside `path`, which is renamed
+  when the block ends; what was there until then is removed. If the block
+  fails, `path` is as it was before.
+
+  Args:
+    path: the directory; its parents are made if need be.
+
+  Yields:
+    The temporary directory, empty.
+
+  Example:
+    with replacing_directory("export") as directory:
+      (directory / "config.json").write_text("{}")
+  """
+  path = pathlib.Path(os.path.realpath(path))
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  before = path.with_name(f".{path.name}.{os.getpid()}.old")
+  temporary.mkdir()
+  try:
+    yield temporary
+    if path.exists():
+      os.replace(path, before)
+    try:
+      os.replace(temporary, path)
+    except BaseException:
+      if before.exists():
+        os.replace(before, path)
+      raise
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+  shutil.rmtree(before, ignore_errors=True)

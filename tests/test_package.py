@@ -68,6 +68,7 @@ def test_the_wheel_holds_every_module_gin_file_and_data_file(source, wheel):
   wanted = set()
   for pattern in (
     *("**/*.py", "**/*.gin", "data/helpdesk/*", "reports/templates/*"),
+    "checkpoints/standalone/*",
   ):
     for folder, place in (("augdistill", ""), ("configs", "configs")):
       for path in (source / folder).glob(pattern):

@@ -6,7 +6,6 @@
 them, and so does this package, which is how they are read again here.
 """
 
-import json
 import os
 import pathlib
 import shutil
@@ -80,11 +79,15 @@ def write_bert(
   )
   # safetensors makes files that nobody but their owner may read.
   shutil.copymode(shape, file)
+  names = ["input_ids", "attention_mask"]
+  # Without its name there, the second text of a pair passes for the first.
+  names += ["token_type_ids"] if config.num_segments > 1 else []
   exported.write_json(
     directory / "tokenizer_config.json",
     {
       "tokenizer_class": "PreTrainedTokenizerFast",
       "model_max_length": max_length,
+      "model_input_names": names,
       **_special_tokens(vocab),
     },
   )
@@ -170,11 +173,3 @@ def _special_tokens(vocab: SubwordVocab) -> dict[str, str]:
   return {
     name: vocab.pieces([i])[0] for name, i in ids.items() if i is not None
   }
-
-
-def plain_tokenizer(vocab: SubwordVocab) -> str:
-  """tokenizer.json, which neither cuts nor pads until it is asked to."""
-  content = json.loads(vocab.content)
-  return json.dumps(
-    content | {"truncation": None, "padding": None}, ensure_ascii=False
-  )

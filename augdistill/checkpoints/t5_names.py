@@ -1,11 +1,13 @@
-"""T5's weights under the names of this package's EncT5, from where they lie.
+"""T5's weights under the names of this package's EncT5, and the way back.
 
 EncT5 takes the embeddings, the encoder, and of the decoder's first layer the
 cross-attention, the MLP, their norms, and the final norm; the rest of the
-decoder is left over, and the latent query and the head are new.
+decoder is left over, and the latent query and the head are new. On the way
+back these have names of their own, `decoder.latent` and `decoder.head`.
 """
 
 import re
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -44,6 +46,13 @@ _TOP = {
   "decoder.final_layer_norm.weight": "decoder/decoder_norm/scale",
 }
 _SHARED_BIAS = "encoder/relpos_bias/rel_embedding"
+_NEW = {
+  "decoder/latent": "decoder.latent",
+  "head/kernel": "decoder.head.weight",
+  "head/bias": "decoder.head.bias",
+}
+# Matrices that lie as they do in torch.
+_UPRIGHT = ("token_embedder/embedding", "decoder/latent")
 
 
 def from_transformers(arrays: Arrays) -> dict[str, Stored]:
@@ -80,6 +89,41 @@ def _in_a_layer(name: str) -> str | None:
   stack, layer, rest = found.groups()
   place = (_ENCODER if stack == "encoder" else _DECODER).get(rest)
   return place and f"{stack}/layers_{layer}/{place}"
+
+
+def to_transformers(
+  weights: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+  """The weights of an EncT5 by Hugging Face's names, in torch's layout.
+
+  Args:
+    weights: T5X's name -> array, or the scale of one, `NAME.scale`, as of
+      `int8.quantise`.
+
+  Returns:
+    Their name -> array, such as `encoder.block.0.layer.0.layer_norm.weight`;
+    matrices but the embedding and the latent query are transposed.
+  """
+  found = {}
+  for name, array in weights.items():
+    place, dot, scale = name.partition(".")
+    turned = array.ndim == 2 and place not in _UPRIGHT
+    found[f"{_their_name(place)}{dot}{scale}"] = np.ascontiguousarray(
+      array.T if turned else array
+    )
+  return found
+
+
+def _their_name(place: str) -> str:
+  tops = {ours: theirs for theirs, ours in reversed(_TOP.items())} | _NEW
+  if place in tops:
+    return tops[place]
+  if place == _SHARED_BIAS:
+    place = "encoder/layers_0/relpos_bias/rel_embedding"
+  stack, layer, rest = place.split("/", 2)
+  table = _ENCODER if stack == "encoder" else _DECODER
+  (theirs,) = (name for name, ours in table.items() if ours == rest)
+  return f"{stack}.block.{layer.removeprefix('layers_')}.{theirs}.weight"
 
 
 def from_t5x(arrays: Arrays) -> dict[str, Stored]:

@@ -154,6 +154,17 @@ def resolve(
     return config, gin.operative_config_str()
 
 
+def read(path: str) -> RunConfig:
+  """The configuration of a run that there is, from its config.gin.
+
+  Raises:
+    UsageError: as of `resolve`.
+  """
+  with parsed([path]):
+    _register_views()
+    return _RUN()
+
+
 def opened(
   run_file: str, args: argparse.Namespace, extra: Sequence[str] = ()
 ) -> contextlib.AbstractContextManager[None]:

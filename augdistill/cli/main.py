@@ -19,6 +19,7 @@ COMMANDS = {
   "doctor": "look for mistakes before a run of distill",
   "evaluate": "score a trained run on a file of labelled texts",
   "predict": "label texts with a trained run",
+  "export": "write a trained run for other programs",
   "methods": "list the methods there are, with papers and equations",
   "augment": "show what augmented texts look like, and count changes",
   "report": "make the page of a finished run",

@@ -45,6 +45,79 @@ def _line(values: Mapping[str, float]) -> str:
   return "  ".join(f"{name} {value:.4f}" for name, value in values.items())
 
 
+def show_export(output: str, report: Mapping[str, Any]) -> None:
+  """Prints what was exported, and how large and fast it is.
+
+  Args:
+    output: its directory.
+    report: what export.json holds.
+  """
+  console = Console(highlight=False, soft_wrap=True)
+  compared, scores = report["compared"], report["scores"]
+  if not report["finished"]:
+    console.print(
+      f"the run has not finished; this is its step {report['step']}"
+    )
+  console.print(
+    f"{compared['rows']} {compared['split']} rows of {compared['shortest']} to "
+    f"{compared['longest']} tokens: logits differ from the run's by at most "
+    f"{compared['largest_difference']:.1g}",
+    markup=False,
+  )
+  if report["weights"] != "float32":
+    console.print(f"{report['weights']} against float32:", markup=False)
+    for name, value in scores.get("before", {}).items():
+      console.print(
+        f"  {name} {value:.4f} -> {scores['after'][name]:.4f} "
+        f"({scores['rows']} {scores['split']} rows)",
+        markup=False,
+      )
+    console.print(
+      f"  agreement {scores['agreement']:.4f}, largest change of a logit "
+      f"{scores['largest_change']:.2g}"
+    )
+  console.print(_sizes_and_speeds(report))
+  times = report["latency"]
+  runs = [
+    latency["runs"]
+    for name in ("student", "export", "teacher")
+    for latency in times.get(name, {}).values()
+  ]
+  console.print(
+    "bytes of weights in float32, and of the export's model, vocabulary and "
+    "code"
+  )
+  console.print(
+    f"ms of a batch of 1 and of 32 rows, {times['tokens']['1']} and "
+    f"{times['tokens']['32']} tokens long, median / 95th percentile of "
+    f"{min(runs)} to {max(runs)} runs on {times['device']}, "
+    f"{times['cpu_cores']} CPU cores",
+    markup=False,
+  )
+  if report["no_teacher"]:
+    console.print(f"no teacher: {report['no_teacher']}", markup=False)
+  console.print(f"{output}/README.md says how to use it", markup=False)
+
+
+def _sizes_and_speeds(report: Mapping[str, Any]) -> Table:
+  table = Table("", "parameters", "bytes", "ms, batch 1", "ms, batch 32")
+  params, times = report["num_params"], report["latency"]
+  rows = [
+    ("student", params["student"], 4 * params["student"], "student"),
+    ("as exported", params["student"], sum(report["bytes"].values()), "export"),
+  ]
+  if params["teacher"]:
+    size = 4 * params["teacher"]
+    rows.append(("teacher", params["teacher"], size, "teacher"))
+  for name, number, size, key in rows:
+    spelled = (
+      f"{times[key][b]['p50_ms']:.3g} / {times[key][b]['p95_ms']:.3g}"
+      for b in ("1", "32")
+    )
+    table.add_row(name, f"{number:,}", f"{size:,}", *spelled)
+  return table
+
+
 def show_findings(findings: Sequence[Finding]) -> None:
   """Prints what `doctor` found, a line each, and what to do about it."""
   console = Console(highlight=False)

@@ -22,12 +22,12 @@ PRETRAINING = "masked_lm"
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-  """A finished run.
+  """A run, most often a finished one.
 
   Attributes:
     served: shape, task and length.
     network: its network.
-    params: its best parameters.
+    params: its parameters, the best ones of a finished run.
     vocab_path: its vocabulary's file.
     pair: whether it reads pairs of texts; None: either.
   """
@@ -49,15 +49,26 @@ class Trained:
 
     Raises:
       UsageError: as of `open_finished`, or of `adopt_classifier`.
+      RunError: as of `at`.
     """
     if is_foreign(path):
       its = adopt_classifier(path)
       served = Served(its.config, its.task, its.max_length)
       return cls(served, its.model, its.params, its.vocab_path, pair=None)
     run, results = open_finished(path, pretrained=False)
+    return cls.at(run, results["best_step"])
+
+  @classmethod
+  def at(cls, run: RunDirectory, step: int) -> "Trained":
+    """What a run, finished or not, had learnt at a step.
+
+    Raises:
+      UsageError: if its student.gin does not fit.
+      RunError: if there is no readable checkpoint of this step.
+    """
     served = load_served(str(run.student_gin))
     with Store(run.checkpoints) as store:
-      params = store.restore_params(results["best_step"])
+      params = store.restore_params(step)
     params = jax.device_put(without_projections(params))
     vocab_path, pair = find_vocab(run.vocab), served.task.pair
     return cls(served, network(served.model), params, vocab_path, pair)

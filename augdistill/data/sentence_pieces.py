@@ -114,6 +114,13 @@ class SentencePieceVocab:
     """Writes `vocab.spm` into a directory; returns its path."""
     return write_vocab(directory, "vocab.spm", self.model_bytes)
 
+  def plain_files(self) -> dict[str, bytes]:
+    """spiece.model as it was; vocab.spm, with sentinels where there are any."""
+    files = {"spiece.model": self.model_bytes}
+    if self.extra_ids:
+      files["vocab.spm"] = self._model.SerializeToString()
+    return files
+
   def seqio_vocabulary(self, directory: str | os.PathLike) -> Any:
     """The same vocabulary for seqio, which reads it from a file.
 

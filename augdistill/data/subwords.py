@@ -146,6 +146,12 @@ class SubwordVocab:
     """Writes `tokenizer.json` into a directory; returns its path."""
     return write_vocab(directory, "tokenizer.json", self.content)
 
+  def plain_files(self) -> dict[str, bytes]:
+    """tokenizer.json, which neither cuts nor pads until it is asked to."""
+    content = json.loads(self.content) | {"truncation": None, "padding": None}
+    text = json.dumps(content, ensure_ascii=False)
+    return {"tokenizer.json": text.encode()}
+
   def seqio_vocabulary(self, directory: str | os.PathLike) -> Any:
     """The same for seqio; nothing is written.
 

@@ -105,6 +105,10 @@ class Vocab(Protocol):
     """The same for seqio, which may keep files in the directory."""
     ...
 
+  def plain_files(self) -> dict[str, bytes]:
+    """Name -> content of its files for other programs; the last is whole."""
+    ...
+
 
 def load_vocab(path: str | os.PathLike) -> Vocab:
   """Reads a vocabulary of any kind, told by its file's name.

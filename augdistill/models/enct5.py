@@ -87,9 +87,14 @@ class EncT5Config:
           f"{name} must be {' or '.join(choices)}, got {value!r}"
         )
 
+  @property
+  def max_length(self) -> None:
+    """The most tokens that a text may have: any number."""
+    return None
+
 
 def _relative_bias(
-  config: EncT5Config, length: int
+  config: EncT5Config, length: t5_layers.Length
 ) -> Float[Array, "1 1 H L L"]:
   """The bias whose parameter lies in the module that calls this."""
   bias = t5_layers.RelativePositionBias(

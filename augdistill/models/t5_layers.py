@@ -11,6 +11,7 @@ References:
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,8 @@ from jaxtyping import Array, Bool, Float, Int
 from augdistill.models.dense import Dense
 
 MASKED_LOGIT = -1e10
+# L: an int; or an expression, where a program is exported for any length.
+Length = Any
 
 fan_in_normal = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
@@ -63,7 +66,7 @@ class RelativePositionBias(nn.Module):
   max_distance: int = 128
 
   @nn.compact
-  def __call__(self, length: int) -> Float[Array, "H L L"]:
+  def __call__(self, length: Length) -> Float[Array, "H L L"]:
     table = partitioning.param_with_axes(
       "rel_embedding",
       nn.initializers.variance_scaling(1.0, "fan_avg", "uniform"),

@@ -9,7 +9,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from augdistill.cli.trained import Trained
+from augdistill.data.batches import eval_batches
+from augdistill.data.texts import encode_rows
 from augdistill.data.vocabulary import load_vocab
+from augdistill.evaluation.predict import predict
 from augdistill.models.bert_config import BertConfig
 from tests.cli.tiny import (
   LABELS,
@@ -101,6 +104,76 @@ def test_what_a_text_is_counts_for_its_prediction(distilled):
   one, other = (json.loads(line) for line in done.out.splitlines())
   assert one["prediction"] in LABELS
   assert one != other
+
+
+@pytest.fixture(scope="module", params=["hf", "stablehlo"])
+def exported(request, tmp_path_factory, distilled):
+  """The student written for others, and what was said of it."""
+  output = tmp_path_factory.mktemp("exports") / request.param
+  flags = f"--format={request.param}", f"--output={output}"
+  done = ok("export", f"--run={distilled[0]}", *flags)
+  return output, request.param, done
+
+
+def test_an_export_says_what_the_run_says(exported):
+  output, kind, _ = exported
+  report = json.loads((output / "export.json").read_text())
+  assert report["architecture"] == "BertConfig"
+  assert report["compared"]["largest_difference"] <= 1e-4
+  assert report["compared"]["rows"] == 12
+  names = {path.name for path in output.iterdir()}
+  assert {"tokenizer.json", "task.json", "texts.py", "README.md"} <= names
+  assert ("model.safetensors" in names) == (kind == "hf")
+
+
+def test_an_export_is_a_classifier_again(exported, distilled, pairs):
+  output, kind, _ = exported
+  if kind != "hf":
+    return
+  (test,) = (flag for flag in pairs if flag.startswith("--test"))
+  file = test.partition("=")[2]
+  said = [
+    json.loads(ok("evaluate", f"--run={run}", f"--data={file}").out)
+    for run in (output, distilled[0])
+  ]
+  assert said[0] == said[1]
+  config = json.loads((output / "config.json").read_text())
+  assert [config["id2label"][str(i)] for i in range(3)] == sorted(LABELS)
+  assert config["vocab_size"] == len(PIECES)
+
+
+def test_transformers_loads_an_export(exported, distilled):
+  torch = pytest.importorskip("torch")
+  transformers = pytest.importorskip("transformers")
+  output, kind, _ = exported
+  if kind != "hf":
+    return
+  tokenizer = transformers.AutoTokenizer.from_pretrained(output)
+  model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
+    output, output_loading_info=True
+  )
+  assert not info["missing_keys"] and not info["unexpected_keys"]
+  assert set(model.config.id2label.values()) == set(LABELS)
+  texts = [("my app", "works not"), ("the cards", "my money")]
+  given = tokenizer(
+    *map(list, zip(*texts, strict=True)), padding=True, return_tensors="pt"
+  )
+  with torch.no_grad():
+    logits = model.eval()(**given).logits.numpy()
+  trained = Trained.load(str(distilled[0]))
+  rows = encode_rows(texts, trained.vocab, 16, 3)
+  expected = predict(trained.network, trained.params, eval_batches(rows, 2))
+  np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+def test_int8_is_not_written_for_who_would_misread_it(tmp_path, distilled):
+  done = run(
+    *("export", f"--run={distilled[0]}", "--format=hf", "--weights=int8"),
+    f"--output={tmp_path / 'out'}",
+  )
+  assert done.code == 2
+  assert "--format stablehlo" in done.err
+  assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture(scope="module")

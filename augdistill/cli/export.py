@@ -1,0 +1,56 @@
+"""Writes a trained run for other programs, and checks what was written.
+
+  augdistill export --run student --format hf --output student_hf
+  augdistill export --run student --format stablehlo --output program
+  augdistill export --run student --format hf --weights int8 --output small
+
+hf: the files of a T5 of Hugging Face, and a loader in NumPy. stablehlo: a
+program for CPUs, GPUs and TPUs that needs jax alone. Both come with their
+vocabulary, and with a README.md that says how to use them. Before the command
+says that it is done, it reads what it wrote and compares it with the run on the
+run's own rows.
+"""
+
+import argparse
+
+FORMATS = ("hf", "stablehlo")
+WEIGHTS = ("float32", "int8")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """The flags of `augdistill export`."""
+  parser.add_argument(
+    "--run",
+    metavar="DIR",
+    required=True,
+    help="a run of finetune or distill; of one that has not finished, the best "
+    "checkpoint so far",
+  )
+  parser.add_argument("--format", choices=FORMATS, required=True)
+  parser.add_argument(
+    "--output", metavar="DIR", required=True, help="a new or empty directory"
+  )
+  parser.add_argument(
+    "--weights",
+    choices=WEIGHTS,
+    default="float32",
+    help="int8: matrices in 8 bits, with a scale per channel (default: "
+    "float32)",
+  )
+  parser.add_argument(
+    "--force",
+    action="store_true",
+    help="make an export anew: replace the one in --output",
+  )
+
+
+def run(args: argparse.Namespace) -> None:
+  """Runs `augdistill export`."""
+  from augdistill.cli import preemption, screens
+  from augdistill.cli.exporting import export_run
+
+  with preemption.exit_at_once():
+    report = export_run(
+      args.run, args.format, args.output, args.weights, args.force
+    )
+  screens.show_export(args.output, report)
