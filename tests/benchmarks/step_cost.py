@@ -33,6 +33,7 @@ from augdistill.types import Batch, TaskKind
 
 METHODS = ["kd", "kd+augpro_mix", "kd+augpro_fgsm", "kd+augpro_mix+augpro_fgsm"]
 STEPS = 30  # of each method in a round
+LENGTH = 32  # tokens of a row, padding included
 AT_A_TIME = 8  # methods beside the first
 
 
@@ -45,7 +46,7 @@ def with_rewrites(batch: Batch, copies: int = 4) -> Batch:
 
 def make_runner() -> Callable[[str], Callable[[], float]]:
   """Method -> what takes steps of it, and returns the seconds of one."""
-  data = load_data(DataConfig(task="helpdesk", max_length=32))
+  data = load_data(DataConfig(task="helpdesk", max_length=LENGTH))
   shape = functools.partial(
     enct5_config,
     vocab_size=data.vocab.size,
@@ -55,7 +56,8 @@ def make_runner() -> Callable[[str], Callable[[], float]]:
   lexicon = jax.device_put(data.vocab.lexicon)
   teacher_params = jax.jit(teacher.init)(prng.run_key(1))
   optimizer = make_optimizer(learning_rate=1e-3, num_steps=10_000)
-  batch_at = train_batches(data.train, 64, seed=0)
+  # Of one length, so that a method is compiled once.
+  batch_at = train_batches(data.train, 64, seed=0, length=LENGTH)
   batches = [jax.device_put(with_rewrites(batch_at(i))) for i in range(STEPS)]
 
   def runner(method: str) -> Callable[[], float]:
