@@ -304,20 +304,25 @@ def test_a_run_whose_teacher_has_gone_is_exported_without_it(tmp_path, student):
 # --- or nothing ------------------------------------------------------------
 
 
+WRITE_HF = exporting.ARCHITECTURES[EncT5Config]["hf"].write
+
+
 def off_by(amount):
   """A writer of files whose head is off by so much."""
 
   def write(directory, served, vocab, weights):
     bias = weights["head/bias"] + np.float32(amount)
-    exporting._write_hf(directory, served, vocab, weights | {"head/bias": bias})
+    WRITE_HF(directory, served, vocab, weights | {"head/bias": bias})
 
   return write
 
 
 def of_other_texts(directory, served, vocab, weights):
-  exporting._write_hf(directory, served, vocab, weights)
+  WRITE_HF(directory, served, vocab, weights)
   file = directory / "texts.py"
-  cut_in_front = file.read_text().replace("part[:count]", "part[-count:]")
+  text = file.read_text()
+  cut_in_front = text.replace("ids[0][: keep[0]]", "ids[0][-keep[0] :]")
+  assert cut_in_front != text
   file.write_text(cut_in_front)
 
 
