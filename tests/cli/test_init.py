@@ -13,6 +13,7 @@ from augdistill.cli import config, fit, parts
 from augdistill.cli.trained import Trained
 from augdistill.data.sentence_pieces import train_vocab
 from augdistill.data.vocabulary import load_vocab
+from tests.checkpoints.test_t5x_checkpoint import write as write_t5x
 from tests.cli.tiny import (
   BOTH,
   LABELS,
@@ -261,6 +262,27 @@ def test_a_teacher_begins_with_it_and_its_student_reads_with_its_vocabulary(
   want = load_vocab(t5 / "spiece.model").fingerprint
   for path in (output, output / "teacher"):
     assert load_vocab(path / "vocab" / "vocab.spm").fingerprint == want
+
+
+def test_a_model_begins_with_a_checkpoint_of_t5x(tmp_path, data, teacher):
+  there = params(teacher, results(teacher)["best_step"])
+  taken = {name: there[name] for name in (*SHARED, "decoder")}
+  path = write_t5x(
+    tmp_path / "checkpoint_7", params=jax.tree.map(np.asarray, dict(taken))
+  )
+  vocab = teacher / "vocab" / "vocab.spm"
+  output = tmp_path / "run"
+  done = ok(
+    *("finetune", *data, *NO_MODEL, f"--init={path}", f"--vocab={vocab}"),
+    *("--gin.make_optimizer.learning_rate=1e-9", f"--output_dir={output}"),
+  )
+  assert "decoder (" in done.out.partition("; new: ")[0]
+  made = params(output)
+  for name in taken:
+    for one, other in zip(
+      jax.tree.leaves(made[name]), jax.tree.leaves(there[name]), strict=True
+    ):
+      np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 # --- what is wrong -----------------------------------------------------------
