@@ -1,11 +1,13 @@
 """Texts and labels become batches of arrays, a function of (seed, step).
 
-The only door to tensorflow, seqio, tfds and sentencepiece; each is imported
-where it is used, so that importing this package costs nothing.
+The only door to tensorflow, seqio, tfds, sentencepiece and tokenizers; each is
+imported where it is used, so that importing this package costs nothing.
 
   files       a table of texts and labels, checked row by row
   labels      what the labels mean: a Task, and the label arrays
-  vocabulary  a SentencePiece model: read, or trained on the texts
+  vocabulary  what every vocabulary offers; which kind a file is
+  sentence_pieces  SentencePiece models, read or trained on texts
+  subwords    WordPiece, BPE and what else tokenizers reads
   tasks       files as seqio Tasks, whose tokens are read back
   rows        any seqio Task as a table
   glue        GLUE as seqio Tasks, over TFDS

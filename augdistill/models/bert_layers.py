@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from augdistill.models.bert_config import ACTIVATIONS, BertConfig
 from augdistill.models.dense import Dense
 from augdistill.models.embedder import TokenEmbedder
+from augdistill.models.stack import Passed, pass_through
 from augdistill.models.t5_layers import padding_bias
 from augdistill.types import Inputs
 
@@ -125,32 +126,17 @@ class BertEncoder(nn.Module):
     first_layer: int,
     *,
     deterministic: bool,
-  ):
-    """Runs layers `first_layer` to the last on `x`.
-
-    Returns:
-      Hidden states (entry of each layer that ran and the last exit), attention
-      probabilities and values.
-
-    Raises:
-      ValueError: if `first_layer` is not in [0, N].
-    """
-    if not 0 <= first_layer <= self.config.num_layers:
-      raise ValueError(
-        f"the layer to enter at must be in [0, {self.config.num_layers}], got "
-        f"{first_layer}"
-      )
-    bias = padding_bias(mask)
-    hidden, attention, values = [x], [], []
-    for i in range(self.config.num_layers):
-      layer = BertLayer(self.config, name=f"layers_{i}")
-      if i < first_layer and not self.is_initializing():
-        continue
-      x, (probabilities, value) = layer(x, bias, deterministic=deterministic)
-      hidden.append(x)
-      attention.append(probabilities)
-      values.append(value)
-    return tuple(hidden), tuple(attention), tuple(values)
+  ) -> Passed:
+    """Runs layers `first_layer` to the last on `x`, as of `pass_through`."""
+    layers = [
+      BertLayer(self.config, name=f"layers_{i}")
+      for i in range(self.config.num_layers)
+    ]
+    return pass_through(
+      *(layers, x, padding_bias(mask), first_layer),
+      initializing=self.is_initializing(),
+      deterministic=deterministic,
+    )
 
 
 def beside_words(

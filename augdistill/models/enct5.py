@@ -19,6 +19,7 @@ from augdistill.models import t5_layers
 from augdistill.models.dense import Dense
 from augdistill.models.embedder import TokenEmbedder
 from augdistill.models.functional import as_network
+from augdistill.models.stack import pass_through
 from augdistill.types import Inputs, Network, Outputs
 
 
@@ -168,28 +169,22 @@ class Encoder(nn.Module):
       ValueError: if `first_layer` is not in [0, N].
     """
     config = self.config
-    if not 0 <= first_layer <= config.num_layers:
-      raise ValueError(
-        f"the layer to enter at must be in [0, {config.num_layers}], got "
-        f"{first_layer}"
-      )
     bias = t5_layers.padding_bias(mask)  # [n, M, 1, 1, L]
     if config.relative_bias == "shared":
       # [n, M, H, L, L], by addition of two arrays of the same rank.
       bias = _relative_bias(config, x.shape[-2]) + bias
-    hidden, attention, values = [x], [], []
-    for i in range(config.num_layers):
-      layer = EncoderLayer(config, name=f"layers_{i}")
-      if i < first_layer and not self.is_initializing():
-        continue
-      x, (probabilities, value) = layer(x, bias, deterministic=deterministic)
-      hidden.append(x)
-      attention.append(probabilities)
-      values.append(value)
+    layers = [
+      EncoderLayer(config, name=f"layers_{i}") for i in range(config.num_layers)
+    ]
+    passed = pass_through(
+      *(layers, x, bias, first_layer),
+      initializing=self.is_initializing(),
+      deterministic=deterministic,
+    )
     norm = t5_layers.RMSNorm(jnp.dtype(config.dtype), name="encoder_norm")
     dropout = t5_layers.broadcast_dropout(config.dropout_rate)
-    encoded = dropout(norm(x), deterministic=deterministic)
-    return encoded, tuple(hidden), tuple(attention), tuple(values)
+    encoded = dropout(norm(passed.hidden[-1]), deterministic=deterministic)
+    return encoded, *passed
 
 
 class LatentDecoderLayer(nn.Module):

@@ -88,8 +88,9 @@ class MaskedBert(nn.Module):
     )
     x = self.embedding_norm(self.token_embedder(seen) + beside)
     x = self.dropout(x, deterministic=deterministic)
-    states, *_ = self.encoder(x, mask, 0, deterministic=deterministic)
-    at = jnp.take_along_axis(states[-1], positions[..., None], axis=-2)
+    passed = self.encoder(x, mask, 0, deterministic=deterministic)
+    states = passed.hidden[-1]
+    at = jnp.take_along_axis(states, positions[..., None], axis=-2)
     logits = self.token_embedder.attend(self.masked_head(at))
     return logits + self.bias[None, None, None]
 
