@@ -38,8 +38,8 @@ INSTALL_REQUIRES = [
 # Shows runs where a team looks at them: --wandb.
 WANDB_REQUIRES = ["wandb>=0.19,<1"]
 
-# Answers over HTTP: predict --http. Of what these two ask for, all but a few
-# hundred kB is installed already.
+# Answers over HTTP: predict --http. What these two ask for in turn (anyio,
+# click, h11) huggingface_hub brings already.
 SERVE_REQUIRES = ["starlette>=1,<2", "uvicorn>=0.40,<1"]
 
 TEST_REQUIRES = [

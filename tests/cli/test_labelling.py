@@ -6,6 +6,7 @@ import io
 import itertools
 import os
 import random
+import threading
 
 import pytest
 
@@ -53,12 +54,16 @@ def test_a_file_is_labelled_in_few_shapes_and_answered_in_its_order(
 def test_a_line_is_answered_when_it_arrives(monkeypatch):
   reader, writer = os.pipe()
   with open(reader, "rb") as stream, open(writer, "wb", buffering=0) as pipe:
+    # Whoever waits for more sees an end, and fails.
+    end = threading.Timer(10, pipe.close)
+    end.start()
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(stream))
     chunks = predict._chunks(argparse.Namespace(input="-"), False)
     pipe.write(b"one\nt")
     assert next(chunks) == [("one",)]
     pipe.write(b"wo\r\nthree\nfo")
     assert next(chunks) == [("two",), ("three",)]
+    end.cancel()
     pipe.write(b"ur")
     pipe.close()
     assert list(chunks) == [[("four",)]]

@@ -4,6 +4,7 @@ The model here says a text's letters; a gate holds it where a test wants.
 """
 
 import threading
+import time
 from concurrent.futures import CancelledError
 
 import numpy as np
@@ -139,10 +140,13 @@ def test_a_failing_batch_fails_for_its_requests_only(letters, busy):
 
 def test_what_waits_at_the_end_is_answered(letters):
   with answering(letters.model, limit=6) as waiting:
+    letters.batches.clear()
     letters.open.clear()
-    futures = [waiting.ask([(text,)]) for text in "abc"]
+    futures = [waiting.ask([(text,)]) for text in ("a", "b", "x" * 20)]
+    while not letters.batches:  # The model is at one, and others wait.
+      time.sleep(0.01)
     threading.Timer(0.1, letters.open.set).start()
-  assert [future.result(0) for future in futures] == [["a"], ["b"], ["c"]]
+  assert [future.result(0) for future in futures] == [["a"], ["b"], ["x" * 20]]
   with pytest.raises(Overloaded):
     waiting.ask([("d",)])
 
