@@ -38,9 +38,15 @@ INSTALL_REQUIRES = [
 # Shows runs where a team looks at them: --wandb.
 WANDB_REQUIRES = ["wandb>=0.19,<1"]
 
+# Answers over HTTP: predict --http. What these two ask for in turn (anyio,
+# click, h11) huggingface_hub brings already.
+SERVE_REQUIRES = ["starlette>=1,<2", "uvicorn>=0.40,<1"]
+
 TEST_REQUIRES = [
+  *SERVE_REQUIRES,
   *WANDB_REQUIRES,
   "beartype>=0.19",
+  "httpx2>=2,<3",  # starlette's test client
   "hypothesis>=6.100",
   "import-linter>=2.1",
   "pytest>=8",
@@ -70,6 +76,7 @@ setuptools.setup(
   python_requires=">=3.11",
   install_requires=INSTALL_REQUIRES,
   extras_require={
+    "serve": SERVE_REQUIRES,
     "test": TEST_REQUIRES,
     "wandb": WANDB_REQUIRES,
   },

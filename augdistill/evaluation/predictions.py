@@ -71,8 +71,7 @@ def prediction_rows(
 ) -> Iterator[dict[str, Any]]:
   """The objects that `write_predictions` writes."""
   texts = examples.texts
-  decisions = decide(task.kind, logits)
-  student = _by_name(task, logits)
+  student = answers(task, logits)
   teacher = _by_name(task, teacher_logits)
   for i in range(_same_length(texts, logits, teacher)):
     row = {
@@ -81,12 +80,28 @@ def prediction_rows(
       "label": name_of(task, examples.label[i])
       if examples.has_label[i]
       else None,
-      "prediction": name_of(task, decisions[i]),
+      **student[i],
     }
     if task.kind != TaskKind.REGRESSION:
-      row["probabilities"] = student[i]
       row["teacher_probabilities"] = teacher and teacher[i]
     yield row
+
+
+def answers(
+  task: Task, logits: Float[np.ndarray, "N C"]
+) -> list[dict[str, Any]]:
+  """What a model says of each row: {"prediction", "probabilities"}.
+
+  The prediction is a name, a list of names, or a number; a regression has no
+  probabilities.
+  """
+  decisions, named = decide(task.kind, logits), _by_name(task, logits)
+  rows = [{"prediction": name_of(task, decision)} for decision in decisions]
+  if named is None:
+    return rows
+  return [
+    {**row, "probabilities": its} for row, its in zip(rows, named, strict=True)
+  ]
 
 
 def _by_name(
