@@ -420,7 +420,9 @@ def test_each_copy_draws_for_itself():
     models, batch = toy.make_models(), batch_for(maker)
     clean = toy.clean_of(models, batch)
     view = repeat(maker, 3).make(key, batch, clean, models, jnp.int32(0))
-    words = models.student.embed(models.student_params, batch.tokens)[None]
+    words = models.student.embed(
+      models.student_params, batch.tokens[None], batch.mask[None]
+    ).embeddings
     return jnp.sign(view.student.embeddings - words)
 
   # Of rows that count: the others carry the ids of some of these.

@@ -43,16 +43,19 @@ def network():
       "head": matrix(keys[2], (WIDTH, 2)) / np.sqrt(WIDTH),
     }
 
-  def embed(params, tokens):
+  def points_of(params, tokens):
     points = jax.lax.stop_gradient(params["points"])
     return jnp.take(points, tokens, axis=0)
+
+  def embed(params, tokens, mask):
+    return Inputs(mask, embeddings=points_of(params, tokens))
 
   def forward(params, inputs, *, key=None):
     pooled = inputs.pooled
     if pooled is None:
       points = inputs.embeddings
       if points is None:
-        points = embed(params, inputs.tokens)
+        points = points_of(params, inputs.tokens)
       hidden = jnp.tanh(points[..., 0, :] @ params["first"])
       pooled = jnp.tanh(hidden @ params["second"])
     return Outputs(pooled @ params["head"], pooled)
