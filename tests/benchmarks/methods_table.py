@@ -10,8 +10,14 @@ launch/bench.sh printed. Rows are sorted by their mean on the test split.
 import collections
 import json
 import pathlib
+import re
 import statistics
 import sys
+
+# ms/step, ratio, lowest, highest, method
+_COST = re.compile(
+  r"[\d.]+ +(?P<ratio>[\d.]+) +[\d.]+ +[\d.]+ +(?P<method>\S.*)"
+)
 
 
 def collect(runs: list[str]) -> None:
@@ -25,9 +31,8 @@ def read_costs(path: str) -> dict[str, float]:
   """Method -> what a step costs, relative to the first method's."""
   costs = {}
   for line in pathlib.Path(path).read_text().splitlines():
-    numbers, method = line.split()[:4], line.split(maxsplit=4)[4:]
-    if method and numbers[0].replace(".", "").isdigit():
-      costs[method[0]] = float(numbers[1])
+    if row := _COST.fullmatch(line.strip()):
+      costs[row["method"]] = float(row["ratio"])
   return costs
 
 
