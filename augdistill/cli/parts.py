@@ -64,10 +64,14 @@ class Experiment:
   mesh: jax.sharding.Mesh
 
   def for_teacher(self, rows: Examples) -> Examples:
-    """Rows as the teacher reads them."""
+    """Rows as the teacher reads them, no longer than it can."""
     if not self.apart:
       return rows
-    return read_again(rows, self.teacher.vocab, self.config.data.max_length)
+    longest = self.teacher.served.model.max_length
+    length = self.config.data.max_length
+    if longest is not None:
+      length = min(length, round_down_length(longest))
+    return read_again(rows, self.teacher.vocab, length)
 
 
 def place_params(
@@ -134,6 +138,8 @@ def prepare(config: RunConfig) -> Experiment:
   shape = _shape(config.model, data, max_length)
   teacher_shape = teacher.served.model if teacher else None
   apart = bool(teacher) and teacher.vocab.fingerprint != data.vocab.fingerprint
+  if teacher and not apart:
+    _check_length(teacher_shape, max_length)
   _check_fit(config, policy, shape, teacher_shape, apart)
   if apart:
     note = f"the teacher reads with its own vocabulary, {teacher.vocab_path}"
@@ -228,16 +234,23 @@ def _shape(
     UsageError: if they are longer than it can read.
   """
   shape = model(vocab_size=data.vocab.size, num_outputs=data.task.num_outputs)
+  _check_length(shape, max_length)
   if not isinstance(shape, BertConfig):
     return shape
+  end_id = data.vocab.frame.end_id
+  return dataclasses.replace(shape, separator_id=end_id)
+
+
+def _check_length(shape: ModelConfig, max_length: int) -> None:
+  """Raises UsageError if a model cannot read so many tokens."""
+  if shape.max_length is None:
+    return
   longest = round_down_length(shape.max_length)
   if max_length > longest:
     raise UsageError(
       f"--max_length must be at most {longest}, the positions that the model "
       f"knows, got {max_length}"
     )
-  end_id = data.vocab.frame.end_id
-  return dataclasses.replace(shape, separator_id=end_id)
 
 
 def _student(

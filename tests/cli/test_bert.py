@@ -282,6 +282,17 @@ def test_texts_longer_than_its_positions_are_refused(tmp_path, bert, pairs):
   assert not (tmp_path / "run").exists()
 
 
+def test_texts_longer_than_a_teachers_positions_are_refused(
+  tmp_path, classifier, data
+):
+  done = run(
+    *("distill", *data, *TINY, f"--teacher={classifier}", "--method=kd"),
+    *("--max_length=25", f"--output_dir={tmp_path / 'run'}"),
+  )
+  assert done.code == 2
+  assert "--max_length must be at most 24" in done.err
+
+
 def test_teacher_and_student_may_be_of_two_families(
   tmp_path, bert, teacher, data
 ):
