@@ -266,6 +266,10 @@ def _write_readme(
   report: Mapping[str, Any],
 ) -> None:
   task, compared = made.served.task, report["compared"]
+  # Also transformers' own file for it, where there is one.
+  files = [*made.run.trained.vocab.plain_files(), "tokenizer_config.json"]
+  files = [name for name in files if name in report["bytes"]]
+  in_json = "tokenizer.json" in files
   text = '"the first text", "the second"'
   says = _SAYS[task.kind].format(len(task.label_names))
   exported.write_readme(
@@ -279,6 +283,8 @@ def _write_readme(
       "reads": "pairs of texts" if task.pair else "texts",
       "max_length": made.served.max_length,
       "says": says,
+      "vocab_files": ", ".join(f"`{name}`" for name in files),
+      "reader": "tokenizers" if in_json else "sentencepiece",
       "architecture": type(made.served.model).__name__.removesuffix("Config"),
       # As the arguments of a tokenizer.
       "call": text if task.pair else '"my card has not arrived"',

@@ -124,6 +124,9 @@ def test_an_export_says_what_the_run_says(exported):
   names = {path.name for path in output.iterdir()}
   assert {"tokenizer.json", "task.json", "texts.py", "README.md"} <= names
   assert ("model.safetensors" in names) == (kind == "hf")
+  readme = (output / "README.md").read_text()
+  assert "`tokenizer.json`" in readme and "tokenizers" in readme
+  assert "spiece" not in readme and "sentencepiece" not in readme
 
 
 def test_an_export_is_a_classifier_again(exported, distilled, pairs):
