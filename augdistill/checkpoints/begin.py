@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from augdistill.checkpoints import flat
-from augdistill.checkpoints.foreign import Arrays
+from augdistill.checkpoints.foreign import Arrays, Stored, with_outputs
 from augdistill.errors import UsageError
 from augdistill.models.networks import ModelConfig
 from augdistill.types import Params, Task
@@ -63,6 +63,35 @@ class Source:
     }
     shape = {**self.shape, "num_layers": len(layers)}
     return dataclasses.replace(self, arrays=arrays, shape=shape)
+
+  def for_task(self, task: Task) -> "Source":
+    """The same with the head that a task needs, if this is one.
+
+    Args:
+      task: what the outputs are to mean.
+
+    Returns:
+      Where its own task is of the same kind and knows the same classes, its
+      head, the outputs in the order of `task`; else its head under a name that
+      fits nowhere.
+    """
+    own = self.task
+
+    def headed(name: str, array: Stored) -> tuple[str, Stored]:
+      if not name.startswith("head/"):
+        return name, array
+      if own is None or not _alike(own, task):
+        return f"another task's {name}", array
+      order = [own.label_names.index(name) for name in task.label_names]
+      return name, with_outputs(array, order or [0])
+
+    arrays = dict(headed(name, array) for name, array in self.arrays.items())
+    return dataclasses.replace(self, arrays=arrays)
+
+
+def _alike(one: Task, other: Task) -> bool:
+  names = sorted(one.label_names), sorted(other.label_names)
+  return one.kind == other.kind and names[0] == names[1]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Arrays that another program wrote: known by name, read when asked for."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -39,3 +39,9 @@ def with_rows(array: Stored, rows: int) -> Stored:
     return np.pad(array.read(), behind)
 
   return Stored((rows, *others), array.dtype, read)
+
+
+def with_outputs(array: Stored, order: Sequence[int]) -> Stored:
+  """An array whose last axis is this selection of its own entries."""
+  shape = *array.shape[:-1], len(order)
+  return Stored(shape, array.dtype, lambda: array.read()[..., list(order)])

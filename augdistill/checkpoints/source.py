@@ -56,7 +56,7 @@ def open_source(path: str) -> Source:
     shape = t5_names.enct5_shape(arrays, path)
     return Source(path, EncT5Config, arrays, shape)
   raise UsageError(
-    f"{path} must hold a run of augdistill pretrain, a model of transformers "
+    f"{path} must hold a run of augdistill, a model of transformers "
     "(config.json) or a checkpoint of T5X (its directory checkpoint_N), and "
     "holds none of them"
   )

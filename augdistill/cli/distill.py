@@ -65,7 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help="begin with the teacher's weights and some of its layers: bottom, "
     "skip, top, or their numbers, such as 0,2; the student needs the teacher's "
     "--model and, with --gin.enct5_config.num_layers, fewer layers. With "
-    "--init, those of its layers (--gin.model_like.num_layers)",
+    "--init, which may be the teacher, those of its layers "
+    "(--gin.model_like.num_layers)",
   )
   flags.add_init(parser)
   flags.add_rewrites(parser)

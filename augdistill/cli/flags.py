@@ -74,7 +74,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
   group.add_argument(
     "--vocab",
     metavar="FILE",
-    help="a SentencePiece model (default: trained on the training texts)",
+    help="a SentencePiece model, a tokenizer.json or BERT's vocab.txt "
+    "(default: a SentencePiece model trained on the training texts)",
   )
   group.add_argument(
     "--max_length",
@@ -119,9 +120,11 @@ def add_init(parser: argparse.ArgumentParser) -> None:
     "--init",
     metavar="DIR",
     help="begin with pretrained weights, and read with their vocabulary: a "
-    "finished run of augdistill pretrain; a T5 of transformers, in a directory "
-    "or at hf://ORGANISATION/NAME; or a checkpoint of T5X, in a directory or "
-    "at gs://, with --vocab. Without --model, the model has their shape",
+    "finished run of augdistill; a T5 or one of the BERT family of "
+    "transformers, in a directory or at hf://ORGANISATION/NAME; or a "
+    "checkpoint of T5X, in a directory or at gs://, with --vocab. A head is "
+    "kept that knows the same classes. Without --model, the model has their "
+    "shape",
   )
 
 

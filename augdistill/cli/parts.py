@@ -30,7 +30,7 @@ from augdistill.models.selection import select_layers, selected_layers
 from augdistill.training import mesh
 from augdistill.training.policies import Policy, build_policy
 from augdistill.training.rehearsal import rehearse
-from augdistill.types import MaskedLM, Network, Params, TaskKind
+from augdistill.types import MaskedLM, Network, Params, Task, TaskKind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +153,7 @@ def prepare(config: RunConfig) -> Experiment:
     student=_student(shape, policy, teacher_shape),
     teacher=teacher,
     apart=apart,
-    begin=_beginning(config, shape, teacher),
+    begin=_beginning(config, shape, data.task, teacher),
     mesh=mesh.make_mesh(config.model_parallel),
     # The last, since making them takes long.
     rewrites=training_rewrites(config, data, train),
@@ -192,7 +192,7 @@ def check_before_teacher(
   if config.rewrites:
     training_rewrites(config, data, training_rows(config, data))
   if config.init:
-    _inheriting(config, shape)
+    _inheriting(config, shape, data.task)
   theirs = _shape(teacher, data, max_length)
   _check_fit(config, _policy(config, data), shape, theirs)
 
@@ -263,11 +263,11 @@ def _student(
 
 
 def _beginning(
-  config: RunConfig, shape: ModelConfig, teacher: Trained | None
+  config: RunConfig, shape: ModelConfig, task: Task, teacher: Trained | None
 ) -> Callable[[Params], Params]:
   """What the student begins with: random parameters, or another model's."""
   if config.init is not None:
-    return _inheriting(config, shape)
+    return _inheriting(config, shape, task)
   if config.init_layers is None:
     return lambda params: params
   select = _selecting(config.init_layers, shape, teacher.served.model)
@@ -275,14 +275,14 @@ def _beginning(
 
 
 def _inheriting(
-  config: RunConfig, shape: ModelConfig
+  config: RunConfig, shape: ModelConfig, task: Task
 ) -> Callable[[Params], Params]:
   """The student's random parameters -> those that --init gives it."""
   layers = None
   if config.init_layers is not None:
     there = source_of(config.init).shape["num_layers"]
     layers = selected_layers(config.init_layers, shape.num_layers, there)
-  return inheriting(config.init, network(shape), layers)
+  return inheriting(config.init, network(shape), task, layers)
 
 
 def _selecting(

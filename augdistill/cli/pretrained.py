@@ -16,14 +16,18 @@ from augdistill.checkpoints.store import Store
 from augdistill.cli.adopted import adopt_masked, is_foreign
 from augdistill.cli.bindings import configurable, parsed
 from augdistill.cli.served import gin_text
-from augdistill.cli.trained import open_finished
+from augdistill.cli.trained import (
+  PRETRAINING,
+  Trained,
+  finished,
+  open_finished,
+)
 from augdistill.data.vocabulary import Vocab, find_vocab, load_vocab
 from augdistill.errors import UsageError, said_of
-from augdistill.models.enct5 import EncT5Config
 from augdistill.models.masked_t5 import masked_t5
 from augdistill.models.networks import ModelConfig
 from augdistill.reports.run_directory import RunDirectory
-from augdistill.types import MaskedLM, Network, Params
+from augdistill.types import MaskedLM, Network, Params, Task
 
 # As in models/networks.py: one per shape, traced and compiled once.
 masked_network = functools.cache(masked_t5)
@@ -112,21 +116,27 @@ def check_generator(path: str) -> None:
 
 
 def source_of(path: str) -> Source:
-  """What a model may begin with: a run of `pretrain`, or foreign weights.
+  """What a model may begin with: a finished run, or foreign weights.
 
   Raises:
-    UsageError: if there is nothing that can be read, or a run of another
-      command, or one that has not finished.
+    UsageError: if there is nothing that can be read, or a run that has not
+      finished.
   """
   if is_remote(path) or not RunDirectory(path).config_gin.exists():
     return open_source(path)
-  pretrained = Pretrained.load(path)
+  run: Pretrained | Trained
+  if finished(path)[1]["method"] == PRETRAINING:
+    run, task = Pretrained.load(path), None
+  else:
+    run = Trained.load(path)
+    task = run.served.task
   arrays = {
     name: Stored(leaf.shape, leaf.dtype, functools.partial(np.asarray, leaf))
-    for name, leaf in named_leaves(pretrained.params)
+    for name, leaf in named_leaves(run.params)
   }
-  shape = dataclasses.asdict(pretrained.served.model)
-  return Source(path, EncT5Config, arrays, shape, pretrained.vocab_path)
+  model = run.served.model
+  shape = dataclasses.asdict(model)
+  return Source(path, type(model), arrays, shape, run.vocab_path, task)
 
 
 def model_like(
@@ -185,13 +195,17 @@ def vocab_path(path: str, vocab: str | None = None) -> str:
 
 
 def inheriting(
-  path: str, student: Network, layers: Sequence[int] | None = None
+  path: str,
+  student: Network,
+  task: Task,
+  layers: Sequence[int] | None = None,
 ) -> Callable[[Params], Params]:
   """Makes first parameters that hold weights from elsewhere; says what is new.
 
   Args:
     path: where they are, as of `source_of`.
     student: the network that begins with them.
+    task: what its outputs are to mean.
     layers: the layers that it begins with; by default all.
 
   Returns:
@@ -200,7 +214,7 @@ def inheriting(
   Raises:
     UsageError: if the two are not of one size.
   """
-  source = source_of(path)
+  source = source_of(path).for_task(task)
   if layers is not None:
     source = source.with_layers(layers)
   # What does not fit shows now, before a run's directory is claimed.

@@ -77,15 +77,33 @@ class Trained:
 def open_finished(
   path: str, pretrained: bool
 ) -> tuple[RunDirectory, dict[str, Any]]:
-  """A finished run and its results.
+  """A finished run of one kind and its results.
 
   Args:
     path: its directory.
     pretrained: whether it is to be one of `pretrain`, or none of it.
 
   Raises:
-    UsageError: if there is none, it has not finished or it is of the other
-      kind.
+    UsageError: as of `finished`, or if it is of the other kind.
+  """
+  run, results = finished(path)
+  if (results["method"] == PRETRAINING) != pretrained:
+    kinds = ("finetune or distill", "pretrain")
+    raise UsageError(
+      f"{path} must hold a run of augdistill {kinds[pretrained]}, but holds "
+      f"one of {kinds[not pretrained]}"
+    )
+  return run, results
+
+
+def finished(path: str) -> tuple[RunDirectory, dict[str, Any]]:
+  """A finished run and its results.
+
+  Args:
+    path: its directory.
+
+  Raises:
+    UsageError: if there is none, or it has not finished.
   """
   run = RunDirectory(path)
   if not os.path.isdir(path):
@@ -95,12 +113,6 @@ def open_finished(
     raise UsageError(
       f"{path} must hold a finished run, but has no results.json; run its "
       "command again to finish it"
-    )
-  if (results["method"] == PRETRAINING) != pretrained:
-    kinds = ("finetune or distill", "pretrain")
-    raise UsageError(
-      f"{path} must hold a run of augdistill {kinds[pretrained]}, but holds "
-      f"one of {kinds[not pretrained]}"
     )
   return run, results
 

@@ -94,8 +94,8 @@ def select_layers(
         "--init_layers needs a student of its teacher's widths, got "
         f"{path[1:]} of shape {mine.shape} and the teacher's of "
         f"{theirs.shape}. Give the student the teacher's --model, and fewer "
-        "layers with "
-        "--gin.enct5_config.num_layers=N"
+        "layers with --gin.enct5_config.num_layers=N; or give the teacher as "
+        "--init, too, and --gin.model_like.num_layers=N"
       )
     return theirs
 

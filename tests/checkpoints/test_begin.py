@@ -1,5 +1,7 @@
 """What a model takes over from elsewhere, and what it cannot."""
 
+import dataclasses
+
 import jax
 import ml_dtypes
 import numpy as np
@@ -10,6 +12,7 @@ from augdistill.checkpoints.flat import named_leaves
 from augdistill.checkpoints.foreign import Stored
 from augdistill.errors import UsageError
 from augdistill.models.enct5 import EncT5Config
+from augdistill.types import Task, TaskKind
 
 
 def tree(width=4, fill=0.0, layers=1, **parts):
@@ -75,6 +78,52 @@ def test_layers_are_chosen_and_numbered_anew():
   made = begin(tree(layers=2, fill=9.0), chosen)["encoder"]
   assert [made[f"layers_{i}"]["kernel"][0, 0] for i in (0, 1)] == [0, 2]
   assert not fit(tree(layers=2), chosen).left
+
+
+def headed(kind, *names):
+  """What lies elsewhere with a head whose output i is i."""
+  count = max(len(names), 1)
+  head = {
+    "kernel": np.tile(np.arange(count, dtype=np.float32), (4, 1)),
+    "bias": np.arange(count, dtype=np.float32),
+  }
+  there = source(tree(head=head))
+  return dataclasses.replace(there, task=Task("theirs", TaskKind(kind), names))
+
+
+@pytest.mark.parametrize(
+  ("kind", "theirs", "ours", "want"),
+  [
+    ("classes", "abc", "abc", [0, 1, 2]),
+    ("classes", "abc", "cab", [2, 0, 1]),
+    ("multi_label", "ab", "ba", [1, 0]),
+    ("regression", "", "", [0]),
+  ],
+)
+def test_a_head_is_kept_in_the_order_of_the_classes(kind, theirs, ours, want):
+  kept = headed(kind, *theirs).for_task(
+    Task("ours", TaskKind(kind), tuple(ours))
+  )
+  head = {"kernel": np.full((4, len(want)), -1.0), "bias": -np.ones(len(want))}
+  assert not fit(tree(head=head), kept).new
+  made = begin(tree(head=head), kept)["head"]
+  np.testing.assert_array_equal(made["bias"], want)
+  np.testing.assert_array_equal(made["kernel"], np.tile(want, (4, 1)))
+
+
+@pytest.mark.parametrize(
+  ("kind", "names"),
+  [("classes", "abd"), ("classes", "ab"), ("multi_label", "abc")],
+)
+def test_a_head_for_another_task_is_left_over(kind, names):
+  left = headed("classes", *"abc").for_task(
+    Task("ours", TaskKind(kind), tuple(names))
+  )
+  head = {"kernel": np.zeros((4, 3)), "bias": np.zeros(3)}
+  fitted = fit(tree(head=head), left)
+  assert str(fitted).endswith(
+    "; new: head (15); left over: another task's head (15)"
+  )
 
 
 @pytest.mark.parametrize(

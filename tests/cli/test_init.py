@@ -285,14 +285,41 @@ def test_a_model_begins_with_a_checkpoint_of_t5x(tmp_path, data, teacher):
       np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+def test_a_student_begins_with_some_layers_of_a_fine_tuned_run_and_its_head(
+  files, teacher
+):
+  there = params(teacher, results(teacher)["best_step"])
+  made = first_params(
+    "runs/distill.gin",
+    train=str(files / "train.tsv"),
+    max_length=16,
+    teacher=str(teacher),
+    init=str(teacher),
+    init_layers="0",
+    batch_size=8,
+  )
+  assert same_bits(made, there)
+
+
+def test_a_head_for_other_classes_is_new(tmp_path, teacher, capsys):
+  train = write_tsv(
+    tmp_path / "train.tsv",
+    [(text, f"no {label}") for text, label in examples(24)],
+  )
+  given = {"train": str(train), "init": str(teacher), "max_length": 16}
+  made = first_params("runs/finetune.gin", **given)
+  there = params(teacher, results(teacher)["best_step"])
+  assert same_bits(made["decoder"], there["decoder"])
+  assert not same_bits(made["head"], there["head"])
+  said = capsys.readouterr().out
+  assert "; new: head (195); left over: another task's head (195)" in said
+
+
 # --- what is wrong -----------------------------------------------------------
 
 WRONG = {
   "nowhere": ("--init=nowhere", ["nowhere", "must exist"]),
-  "no_language_model": (
-    "--init={teacher}",
-    ["must hold a run of augdistill pretrain"],
-  ),
+  "unfinished": ("--init={unfinished}", ["must hold a finished run"]),
   "another_size": (
     "--init={pretrained} --model=mini",
     ["{pretrained} must be of the same size", "[64] there", "[192] here"],
@@ -333,6 +360,9 @@ def places(tmp_path, teacher, pretrained, t5):
     found[name].mkdir()
     text = json.dumps({"model_type": kind})
     (found[name] / "config.json").write_text(text)
+  found["unfinished"] = tmp_path / "unfinished"
+  found["unfinished"].mkdir()
+  (found["unfinished"] / "config.gin").write_text("INIT = None")
   shutil.copytree(t5, found["bare"])
   (found["bare"] / "spiece.model").unlink()
   return found | {"t5": t5}
