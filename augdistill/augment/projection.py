@@ -27,6 +27,9 @@ from augdistill.types import (
   ViewMaker,
 )
 
+# Into which the vocabulary is cut: at most so many devices share a search.
+_SEGMENTS = 8
+
 
 def nearest_tokens(
   queries: Float[Array, "*n D"],
@@ -39,6 +42,8 @@ def nearest_tokens(
 
   The vocabulary is scanned in blocks with a running maximum, so no array of
   queries times V ever exists; the memory is that of queries times `block`.
+  Where devices hold parts of the table, each scans its own, and only the best
+  of each part is exchanged.
 
   Args:
     queries: f[..., D].
@@ -56,45 +61,65 @@ def nearest_tokens(
   norm = jnp.linalg.norm(table, axis=-1)
   allowed = allowed & (norm > 0)
   unit = table / jnp.where(norm > 0, norm, 1.0)[:, None]
-  size = table.shape[0]
-  num_blocks = -(-size // block)
-  block = -(-size // num_blocks)  # Equal blocks, so that little is padding.
-  rest = num_blocks * block - size
-  unit = jnp.pad(unit, ((0, rest), (0, 0))).reshape(num_blocks, block, -1)
-  allowed = jnp.pad(allowed, (0, rest)).reshape(num_blocks, block)
-  kind_of_rows = None
-  if kinds is not None:
-    kind_of_rows = jnp.pad(kinds[1], (0, rest)).reshape(num_blocks, block)
-  local = jnp.arange(block, dtype=jnp.int32)
+  # Every block takes a strip of each of the equal segments of the table, so
+  # that devices which hold a segment each search it without the others.
+  size = -(-table.shape[0] // _SEGMENTS)
+  num_strips = -(-size * _SEGMENTS // block)
+  strip = -(-size // num_strips)  # Equal strips, so that little is padding.
 
-  def along_last(x):  # [block] -> [1, ..., 1, block]
-    return x.reshape((1,) * (queries.ndim - 1) + (block,))
+  def segmented(x):  # [V, ...] -> [S, strips * strip, ...]
+    x = _pad(x, 0, _SEGMENTS * size).reshape(_SEGMENTS, size, *x.shape[1:])
+    return _pad(x, 1, num_strips * strip)
 
-  def scan_block(best, rows):
-    best_score, best_id = best
-    start, unit_rows, allowed_rows, kind = rows
-    scores = jnp.einsum("...d,vd->...v", queries, unit_rows)
-    scores += along_last(jnp.where(allowed_rows, 0.0, -jnp.inf))
+  unit, allowed = segmented(unit), segmented(allowed)
+  kind_of_rows = None if kinds is None else segmented(kinds[1])
+  first_ids = size * jnp.arange(_SEGMENTS, dtype=jnp.int32)  # [S]
+  local = jnp.arange(strip, dtype=jnp.int32)
+
+  def scan_strip(best, number):
+    best_score, best_id = best  # [..., S]
+
+    def of(rows):  # [S, strip, ...]
+      return jax.lax.dynamic_slice_in_dim(rows, number * strip, strip, 1)
+
+    scores = jnp.einsum("...d,svd->...sv", queries, of(unit))
+    scores += _behind(jnp.where(of(allowed), 0.0, -jnp.inf), queries.ndim + 1)
     if kinds is not None:
-      same = kinds[0][..., None] == along_last(kind)
+      same = kinds[0][..., None, None] == _behind(of(kind_of_rows), scores.ndim)
       scores = jnp.where(same, scores, -jnp.inf)
     # Two plain reductions; XLA's argmax is one of pairs, several times slower.
     score = jnp.max(scores, axis=-1)
     is_best = scores == score[..., None]
-    winner = jnp.min(jnp.where(is_best, along_last(local), block), axis=-1)
-    # Strictly greater: among equals the earlier block, so the lower id, wins.
+    winner = jnp.min(
+      jnp.where(is_best, _behind(local, scores.ndim), strip), axis=-1
+    )
+    # Strictly greater: among equals the earlier strip, so the lower id, wins.
     better = score > best_score
+    ids = _behind(first_ids, score.ndim) + number * strip + winner
     return (
       jnp.where(better, score, best_score),
-      jnp.where(better, start + winner, best_id),
+      jnp.where(better, ids, best_id),
     ), None
 
-  shape = queries.shape[:-1]
+  shape = (*queries.shape[:-1], _SEGMENTS)
   nothing = (jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32))
-  starts = block * jnp.arange(num_blocks, dtype=jnp.int32)
-  blocks = (starts, unit, allowed, kind_of_rows)
-  (score, token), _ = jax.lax.scan(scan_block, nothing, blocks)
-  return token, score
+  numbers = jnp.arange(num_strips, dtype=jnp.int32)
+  (scores, ids), _ = jax.lax.scan(scan_strip, nothing, numbers)
+  score = jnp.max(scores, axis=-1)
+  is_best = scores == score[..., None]
+  return jnp.min(jnp.where(is_best, ids, table.shape[0]), axis=-1), score
+
+
+def _pad(x: Array, axis: int, size: int) -> Array:
+  """`x` with zeros behind it along an axis, so that it is of this size."""
+  behind = [(0, 0)] * x.ndim
+  behind[axis] = (0, size - x.shape[axis])
+  return jnp.pad(x, behind)
+
+
+def _behind(x: Array, ndim: int) -> Array:
+  """`x` with axes of size 1 in front, so that it has so many."""
+  return x.reshape((1,) * (ndim - x.ndim) + x.shape)
 
 
 def project_to_tokens(maker: ViewMaker) -> ViewMaker:

@@ -22,6 +22,7 @@ from augdistill.errors import UsageError
 from augdistill.evaluation.metrics import higher_is_better
 from augdistill.reports.provenance import provenance
 from augdistill.reports.run_directory import RunDirectory
+from augdistill.training import processes
 from augdistill.types import Params
 
 
@@ -96,8 +97,12 @@ def run_job(
     RunError: if the loss turns NaN.
     Preempted: if the process was asked to stop; the state is saved.
   """
+  if not processes.is_first():
+    run = run.read_only()
   with preemption.exit_at_once():
-    if (finished := check_directory(run, text)) is not None:
+    finished = check_directory(run, text)
+    processes.wait_for_all("the directory is looked at")
+    if finished is not None:
       print(f"{run.path} is finished already")
       return finished
     job = make()
@@ -114,12 +119,14 @@ def run_job(
       except BaseException:
         store.wait()
         if fresh and not store.steps():  # Nothing that could be lost is there.
-          run.config_gin.unlink()
+          run.release()
         raise
       store.wait()
       step = store.best_step() or store.latest_step()
       params = store.restore_params(step)
-    return job.report(run, params, step, seconds)
+    results = job.report(run, params, step, seconds)
+    processes.wait_for_all("the results are written")
+    return results
 
 
 def _job(experiment: Experiment) -> Job:
@@ -177,7 +184,8 @@ def _claim(job: Job, text: str, run: RunDirectory, argv: Sequence[str]) -> None:
   if Store(run.checkpoints).steps():
     _check_same_data(run, job.fingerprints)
   run.claim(text, ["augdistill", *argv])
-  job.vocab.save(run.vocab)
+  if run.writes:
+    job.vocab.save(run.vocab)
   run.write_student(job.served)
   run.write_provenance(
     provenance(job.seed, job.fingerprints, job.label_names, run.argv)

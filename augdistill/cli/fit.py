@@ -184,7 +184,7 @@ def initial_state(
     return TrainState(jnp.int32(0), params, optimizer.init(params))
 
   key = prng.stream(prng.run_key(seed), "init")
-  return jax.jit(init)(jax.device_put(key, mesh.replicated(devices)))
+  return jax.jit(init)(mesh.place(key, mesh.replicated(devices)))
 
 
 def training(experiment: Experiment) -> Training:
@@ -195,7 +195,8 @@ def training(experiment: Experiment) -> Training:
     return score(experiment, experiment.student, params, validation)[1]
 
   rows = experiment.train
-  batch_at = train_batches(
+  batches = functools.partial(
+    train_batches,
     rows,
     config.batch_size,
     config.seed,
@@ -209,9 +210,9 @@ def training(experiment: Experiment) -> Training:
     log_period=config.log_period,
     initial_state=lambda: first_state(experiment),
     make_step=lambda: make_step(experiment),
-    batch_at=batch_at,
+    batch_at=batches(host=mesh.shares_here(experiment.mesh)),
     score=None if validation is None else score_validation,
-    sample=make_sampler(experiment, batch_at(0)),
+    sample=make_sampler(experiment, batches()(0)),
   )
 
 
@@ -256,8 +257,8 @@ def make_step(experiment: Experiment) -> Step:
   if teacher:
     teacher_params = place_params(teacher.network, teacher.params, devices)
   vocab = experiment.data.vocab
-  lexicon = jax.device_put(vocab.lexicon, whole)
-  key = jax.device_put(prng.run_key(config.seed), whole)
+  lexicon = mesh.place(vocab.lexicon, whole)
+  key = mesh.place(prng.run_key(config.seed), whole)
   compiled = [
     jax.jit(
       functools.partial(

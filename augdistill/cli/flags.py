@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Sequence
 
+from augdistill.cli import together
 from augdistill.errors import UsageError
 
 # Flag -> the macro that it sets.
@@ -192,6 +193,7 @@ def add_training(
     metavar="PROJECT",
     help="show the run in this project of Weights & Biases, too",
   )
+  together.add_arguments(parser)
 
 
 def finite(text: str) -> float:

@@ -8,6 +8,7 @@ import sys
 import types
 from collections.abc import Sequence
 
+from augdistill.cli import together
 from augdistill.errors import AugdistillError, UsageError, suggest
 
 COMMANDS = {
@@ -93,7 +94,9 @@ def _run(argv: list[str]) -> int:
   if {"-h", "--help"}.intersection(argv):
     print(_parser(name).format_help(), end="")
     return 0
-  return _command(name).run(parse(argv)) or 0
+  args = parse(argv)
+  with together.joined(args):
+    return _command(name).run(args) or 0
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -111,7 +114,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
   parser = _parser(argv[0])
   args, rest = parser.parse_known_args(argv[1:])
   args.gin_bindings = _gin_bindings(parser, rest, hasattr(args, "gin_file"))
-  args.argv = list(argv)
+  args.argv = together.without_flags(argv)
   return args
 
 

@@ -78,7 +78,7 @@ def place_params(
   model: Network | MaskedLM, params: Params, devices: jax.sharding.Mesh
 ) -> Params:
   """Puts parameters where the model's axes say."""
-  return jax.device_put(params, param_shardings(model, devices))
+  return mesh.place(params, param_shardings(model, devices))
 
 
 # Once per model, since it is traced for that.

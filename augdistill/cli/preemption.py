@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from augdistill.errors import Preempted
+from augdistill.training import processes
 
 
 @contextlib.contextmanager
@@ -22,19 +23,26 @@ def exit_at_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def watch() -> Iterator[Callable[[], bool]]:
+def watch() -> Iterator[Callable[[int], bool]]:
   """A context in which SIGTERM only sets a flag.
 
   Yields:
-    A function that tells whether the process was asked to stop.
+    Steps done -> whether to stop after them, since the process was asked to,
+    or any process of the run.
   """
+  if processes.are_several():
+    yield processes.all_stop_after
+    return
   asked = []
   with _handled_by(lambda *_: asked.append(True)):
-    yield lambda: bool(asked)
+    yield lambda step: bool(asked)
 
 
 @contextlib.contextmanager
 def _handled_by(handler: Callable[..., None]) -> Iterator[None]:
+  if processes.are_several():  # JAX hears it, and tells the others.
+    yield
+    return
   before = signal.signal(signal.SIGTERM, handler)
   try:
     yield

@@ -110,7 +110,7 @@ class Pretraining:
   def lexicon(self) -> Lexicon:
     """What the vocabulary allows, on every device."""
     vocab = self.data.vocab
-    return jax.device_put(vocab.lexicon, mesh.replicated(self.mesh))
+    return mesh.place(vocab.lexicon, mesh.replicated(self.mesh))
 
 
 def prepare(config: PretrainConfig) -> Job:
@@ -197,7 +197,12 @@ def training(parts: Pretraining) -> fit.Training:
       parts.model, config.optimizer, config.seed, devices
     ),
     make_step=lambda: make_step(parts),
-    batch_at=train_batches(parts.data.train, config.batch_size, config.seed),
+    batch_at=train_batches(
+      parts.data.train,
+      config.batch_size,
+      config.seed,
+      host=mesh.shares_here(devices),
+    ),
     score=lambda params: score(parts, params, parts.data.validation),
   )
 
@@ -205,7 +210,7 @@ def training(parts: Pretraining) -> fit.Training:
 def make_step(parts: Pretraining) -> Callable:
   """The compiled step: (its number, state, NumPy batch) -> (state, metrics)."""
   config, devices = parts.config, parts.mesh
-  key = jax.device_put(prng.run_key(config.seed), mesh.replicated(devices))
+  key = mesh.place(prng.run_key(config.seed), mesh.replicated(devices))
   compiled = jax.jit(
     functools.partial(
       pretrain_step,
@@ -241,7 +246,7 @@ def score(
   return fill_in_scores(
     parts.model,
     place_params(parts.model, params, devices),
-    eval_batches(examples, size),
+    eval_batches(examples, size, host=mesh.shares_here(devices)),
     _scoring_mask(),
     prng.stream(prng.run_key(_SCORING_SEED), "evaluation"),
     parts.lexicon,

@@ -13,7 +13,7 @@ from augdistill.data.batches import first_rows
 from augdistill.data.load import Data
 from augdistill.data.vocabulary import Vocab
 from augdistill.evaluation.outputs import probabilities
-from augdistill.evaluation.predict import logits_of
+from augdistill.evaluation.predict import fetch, logits_of
 from augdistill.training import mesh
 from augdistill.training.inspection import Sample, make_views
 from augdistill.training.policies import Policy
@@ -99,8 +99,8 @@ def make_reader(
 
 def _copies(batch: Batch, sample: Sample) -> list[Copy]:
   inputs = sample.reading.student
-  tokens, mask = np.asarray(inputs.tokens), np.asarray(inputs.mask)
-  mates = [] if sample.partners is None else np.asarray(sample.partners)
+  tokens, mask = fetch(inputs.tokens), fetch(inputs.mask)
+  mates = [] if sample.partners is None else fetch(sample.partners)
   # A copy in front of the mixed ones is the original, mixed with nothing.
   originals = [None] * (len(tokens) - len(mates))
   own = np.asarray(batch.tokens)
@@ -169,13 +169,13 @@ def make_sampler(
     return None
   devices = experiment.mesh
   whole = mesh.replicated(devices)
-  rows = jax.device_put(first_rows(batch, config.num_samples), whole)
+  rows = mesh.place(first_rows(batch, config.num_samples), whole)
   vocab = data.vocab
   read = make_reader(
     policy,
     experiment.student,
     teacher and teacher.network,
-    jax.device_put(vocab.lexicon, whole),
+    mesh.place(vocab.lexicon, whole),
     config.seed,
   )
 
@@ -185,8 +185,8 @@ def make_sampler(
       theirs = place_params(teacher.network, teacher.params, devices)
 
     def ask(batch: Batch) -> np.ndarray:
-      placed = jax.device_put(batch._replace(rewrites=None), whole)
-      return np.asarray(logits_of(teacher.network, theirs, placed))
+      placed = mesh.place(batch._replace(rewrites=None), whole)
+      return fetch(logits_of(teacher.network, theirs, placed))
 
     # Of what a view makes it can say nothing if it cannot read that.
     asked = teacher and not experiment.apart

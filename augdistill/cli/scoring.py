@@ -31,7 +31,7 @@ def score(
   logits = predict(
     network,
     place_params(network, params, devices),
-    eval_batches(examples, size),
+    eval_batches(examples, size, host=mesh.shares_here(devices)),
     functools.partial(mesh.place_batch, mesh=devices),
   )
   task = experiment.data.task
@@ -73,9 +73,10 @@ def report(
         experiment, teacher.network, teacher.params, its
       )
       agreed = agreement(logits, answers, data.task)
-    write_predictions(
-      run.predictions(split), data.task, examples, logits, answers
-    )
+    if run.writes:
+      write_predictions(
+        run.predictions(split), data.task, examples, logits, answers
+      )
   results = build_results(
     method=config.method,
     task=data.task.name,

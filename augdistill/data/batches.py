@@ -1,6 +1,6 @@
 """Rows as arrays of one static shape."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -11,6 +11,11 @@ from augdistill.data.vocabulary import PAD_ID
 from augdistill.types import Batch, Text
 
 _MULTIPLE = 8  # of positions
+
+# Numbers of the shares that a host has of every batch, ascending; and how many
+# equal shares there are of it.
+Shares = tuple[Sequence[int], int]
+ALL: Shares = ((0,), 1)
 
 
 def padded_length(lengths: np.ndarray) -> int:
@@ -121,7 +126,7 @@ def train_batches(
   rewrites: Rewrites | None = None,
   teacher: Examples | None = None,
   length: int | None = None,
-  host: tuple[int, int] = (0, 1),
+  host: Shares = ALL,
 ) -> Callable[[int], Batch]:
   """The training batches of a run.
 
@@ -133,8 +138,7 @@ def train_batches(
       step takes does not depend on them.
     teacher: the same rows with the teacher's own vocabulary.
     length: L; by default each batch's own `batch_length`.
-    host: (this host's number, number of hosts), which divides B: the host
-      makes its contiguous share of every batch.
+    host: the equal shares of every batch that this host makes.
 
   Returns:
     step -> this host's rows of that step's batch.
@@ -168,7 +172,7 @@ def eval_batches(
   batch_size: int,
   *,
   length: int | None = None,
-  host: tuple[int, int] = (0, 1),
+  host: Shares = ALL,
 ) -> Iterator[Batch]:
   """Every row once, in order; rows that only fill the last batch weigh 0.
 
@@ -191,12 +195,12 @@ def _check_length(lengths: np.ndarray, length: int | None) -> None:
     )
 
 
-def _shard(batch_size: int, host: tuple[int, int]) -> slice:
-  index, count = host
+def _shard(batch_size: int, host: Shares) -> np.ndarray:
+  """The places in a batch of the rows that a host makes."""
+  shares, count = host
   if batch_size % count:
     raise ValueError(
-      f"batch_size must be a multiple of the number of hosts, {count}, got "
+      f"batch_size must be a multiple of the number of shares, {count}, got "
       f"{batch_size}"
     )
-  share = batch_size // count
-  return slice(index * share, (index + 1) * share)
+  return np.arange(batch_size).reshape(count, -1)[list(shares)].ravel()

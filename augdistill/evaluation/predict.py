@@ -43,7 +43,7 @@ def predict(
   rows = []
   for batch in map(place, batches):
     rows.append((logits_of(network, params, batch), batch.weight))
-  parts = [_fetch(logits)[_fetch(weight) > 0] for logits, weight in rows]
+  parts = [fetch(logits)[fetch(weight) > 0] for logits, weight in rows]
   return np.concatenate(
     [np.zeros((0, network.num_outputs), np.float32), *parts]
   ).astype(np.float32)
@@ -74,7 +74,7 @@ def agreement(
   return float(np.mean(student == teacher))
 
 
-def _fetch(array: Array | np.ndarray) -> np.ndarray:
+def fetch(array: Array | np.ndarray) -> np.ndarray:
   """The whole array, also where other hosts hold parts of it."""
   if isinstance(array, jax.Array) and not array.is_fully_addressable:
     return multihost_utils.process_allgather(array, tiled=True)

@@ -88,6 +88,22 @@ class MetricsWriter:
     self.close()
 
 
+class NoMetrics:
+  """As `MetricsWriter`, of a process that leaves reporting to another."""
+
+  def write(self, step: int, metrics: Mapping[str, SupportsFloat]) -> None:
+    """Reports nothing."""
+
+  def write_samples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Reports nothing."""
+
+  def __enter__(self) -> "NoMetrics":
+    return self
+
+  def __exit__(self, *exception: Any) -> None:
+    pass
+
+
 def _cut(path: pathlib.Path, start: int) -> None:
   """Leaves what was reported up to a step."""
   lines = [row for row in read_metrics(path) if row["step"] <= start]

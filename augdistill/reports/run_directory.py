@@ -26,7 +26,11 @@ from augdistill.reports.dashboards import (
   WeightsAndBiases,
   check_wandb,
 )
-from augdistill.reports.metrics_file import MetricsWriter, read_metrics
+from augdistill.reports.metrics_file import (
+  MetricsWriter,
+  NoMetrics,
+  read_metrics,
+)
 
 
 class RunDirectory:
@@ -35,9 +39,11 @@ class RunDirectory:
   Args:
     path: the directory; it need not exist.
     wandb: the project of Weights & Biases that also shows the run, or None.
+    writes: whether files are written; of the processes of a run one does.
 
   Attributes:
     path: the same.
+    writes: the same.
     argv: the command that runs in it now; empty before `claim`.
     config_gin: the configuration, as it was operative.
     student_gin: the configuration that uses the student without its teacher.
@@ -47,10 +53,16 @@ class RunDirectory:
     vocab: the directory of the vocabulary.
   """
 
-  def __init__(self, path: str | os.PathLike, wandb: str | None = None):
+  def __init__(
+    self,
+    path: str | os.PathLike,
+    wandb: str | None = None,
+    writes: bool = True,
+  ):
     if wandb is not None:
       check_wandb()
     self.path = pathlib.Path(path)
+    self.writes = writes
     self._wandb = wandb
     self.argv: list[str] = []
     self.config_gin = self.path / "config.gin"
@@ -59,6 +71,10 @@ class RunDirectory:
     self.samples = self.path / "samples.jsonl"
     self.checkpoints = self.path / "checkpoints"
     self.vocab = self.path / "vocab"
+
+  def read_only(self) -> "RunDirectory":
+    """The same directory, for a process that leaves writing to another."""
+    return RunDirectory(self.path, writes=False)
 
   def predictions(self, split: str) -> pathlib.Path:
     """The file of the predictions on one split."""
@@ -121,6 +137,11 @@ class RunDirectory:
       ) from error
     return False
 
+  def release(self) -> None:
+    """Takes a claim back, of a run that has nothing to lose yet."""
+    if self.writes:
+      self.config_gin.unlink(missing_ok=True)
+
   def write_student(self, config: str) -> None:
     """Writes student.gin."""
     self._write("student.gin", config)
@@ -147,12 +168,14 @@ class RunDirectory:
       return None
     return results_file.read_results(self.path)
 
-  def metrics_writer(self, start: int) -> MetricsWriter:
+  def metrics_writer(self, start: int) -> MetricsWriter | NoMetrics:
     """Reports metrics from here on.
 
     Args:
       start: steps done; what was reported of later ones is cut.
     """
+    if not self.writes:
+      return NoMetrics()
     dashboards: list[Dashboard] = [
       TensorBoard(self.path / "tensorboard", start)
     ]
@@ -175,6 +198,8 @@ class RunDirectory:
     return seconds[-1] if seconds else 0.0
 
   def _write(self, name: str, text: str) -> None:
+    if not self.writes:
+      return
     with atomic.replacing(self.path / name) as file:
       file.write(text)
 

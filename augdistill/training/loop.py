@@ -105,11 +105,11 @@ def _check_finite(step: int, loss: float) -> None:
     )
 
 
-def stop_when(asked: Callable[[], bool], save: Hook) -> Hook:
-  """Saves and raises Preempted once `asked()` says so."""
+def stop_when(asked: Callable[[int], bool], save: Hook) -> Hook:
+  """Saves and raises Preempted once `asked(steps done)` says so."""
 
   def hook(step, state, metrics):
-    if asked():
+    if asked(step):
       save(step, state, metrics)
       raise Preempted(
         f"stopped after step {step}, which is saved; run the same command "

@@ -7,13 +7,15 @@ axis names. The compiler inserts the communication.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from augdistill.errors import UsageError
+from augdistill.training import processes
 from augdistill.training.step import TrainState
 from augdistill.types import Batch, MaskedLM, Network, Params
 
@@ -102,12 +104,85 @@ def state_shardings(
   return TrainState(whole, params, opt_state)
 
 
+def place(tree: Any, where: Any) -> Any:
+  """Puts arrays that every host has on the devices of all hosts.
+
+  Args:
+    tree: arrays and keys, the same on every host.
+    where: a sharding for all of them, or a tree of shardings like `tree`.
+
+  Returns:
+    A tree like it, of arrays that no host need have whole.
+  """
+  if isinstance(where, Sharding):
+    where = jax.tree.map(lambda _: where, tree)
+  if not processes.are_several():
+    return jax.device_put(tree, where)
+
+  def put(x, sharding):
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+      data = put(jax.random.key_data(x), sharding)
+      return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+      return jax.jit(lambda x: x, out_shardings=sharding)(x)
+    x = np.asarray(x)
+    return jax.make_array_from_callback(
+      x.shape, sharding, lambda index: x[index]
+    )
+
+  return jax.tree.map(put, tree, where)
+
+
+def shares_here(mesh: Mesh) -> tuple[tuple[int, ...], int]:
+  """Which of the equal shares of a batch the devices of this host need.
+
+  Args:
+    mesh: the devices, of all hosts.
+
+  Returns:
+    The shares' numbers, ascending, and how many shares there are: one per row
+    of the mesh. Hosts that hold parts of one row's parameters need the same.
+  """
+  host = jax.process_index()
+  mine = [
+    number
+    for number, row in enumerate(mesh.devices)
+    if any(device.process_index == host for device in row)
+  ]
+  return tuple(mine), mesh.shape["data"]
+
+
 def place_batch(batch: Batch, mesh: Mesh) -> Batch:
-  """Puts a batch of NumPy arrays on the devices, rows cut over 'data'."""
-  rows = NamedSharding(mesh, PartitionSpec("data"))
-  copies = NamedSharding(mesh, PartitionSpec(None, "data"))
-  placed = jax.device_put(batch._replace(rewrites=None), rows)
-  return placed._replace(rewrites=jax.device_put(batch.rewrites, copies))
+  """Puts a host's rows of a batch on its devices, rows cut over 'data'.
+
+  Args:
+    batch: NumPy arrays, those of `shares_here` one behind the other.
+    mesh: the devices, of all hosts.
+
+  Returns:
+    The whole batch; no host holds all of it.
+  """
+  mine, count = shares_here(mesh)
+
+  def put(axis):
+    sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
+
+    def one(rows):
+      size = rows.shape[axis] // len(mine)  # of a share
+      shape = list(rows.shape)
+      shape[axis] = size * count
+
+      def share(index):
+        number = (index[axis].start or 0) // size
+        first = mine.index(number) * size
+        return rows[(*index[:axis], slice(first, first + size))]
+
+      return jax.make_array_from_callback(tuple(shape), sharding, share)
+
+    return one
+
+  placed = jax.tree.map(put(0), batch._replace(rewrites=None))
+  return placed._replace(rewrites=jax.tree.map(put(1), batch.rewrites))
 
 
 def round_up_rows(size: int, mesh: Mesh) -> int:

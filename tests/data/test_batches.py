@@ -40,7 +40,7 @@ def test_a_batch_has_the_smallest_of_few_lengths_that_hold_it(make_examples):
 
 def test_hosts_agree_on_the_length_of_a_batch(make_examples):
   examples = make_examples([3, 3, 3, 40], [0] * 4)
-  for host in ((0, 2), (1, 2)):
+  for host in (((0,), 2), ((1,), 2)):
     batch = train_batches(examples, 4, seed=0, host=host)(0)
     assert batch.tokens.shape == (2, 40)
 
@@ -78,7 +78,9 @@ def test_example_ids_are_those_of_the_whole_data(examples):
 
 def test_each_host_makes_its_share_of_the_same_batch(examples):
   whole = train_batches(examples, 4, seed=0)(7)
-  parts = [train_batches(examples, 4, seed=0, host=(i, 2))(7) for i in range(2)]
+  parts = [
+    train_batches(examples, 4, seed=0, host=((i,), 2))(7) for i in range(2)
+  ]
   for field, first, second in zip(whole[:6], *parts, strict=False):
     np.testing.assert_array_equal(field, np.concatenate([first, second]))
 
@@ -94,16 +96,22 @@ def test_evaluation_counts_every_row_once(examples):
 
 
 def test_hosts_share_the_evaluation_too(examples):
-  parts = [list(eval_batches(examples, 4, host=(i, 2))) for i in range(2)]
+  parts = [list(eval_batches(examples, 4, host=((i,), 2))) for i in range(2)]
   whole = list(eval_batches(examples, 4))
   for full, first, second in zip(whole, *parts, strict=True):
     ids = [*first.example_id, *second.example_id]
     np.testing.assert_array_equal(full.example_id, ids)
 
 
+def test_a_host_may_have_shares_apart_from_each_other(examples):
+  whole = train_batches(examples, 4, seed=0)(7)
+  mine = train_batches(examples, 4, seed=0, host=((0, 3), 4))(7)
+  np.testing.assert_array_equal(mine.tokens, whole.tokens[[0, 3]])
+
+
 def test_hosts_must_divide_the_batch(examples):
-  with pytest.raises(ValueError, match="multiple of the number of hosts, 2"):
-    train_batches(examples, 5, seed=0, host=(0, 2))
+  with pytest.raises(ValueError, match="multiple of the number of shares, 2"):
+    train_batches(examples, 5, seed=0, host=((0,), 2))
 
 
 def test_a_length_that_would_cut_rows_is_refused(examples):
@@ -176,7 +184,7 @@ def test_training_batches_hold_their_longest_rewrite(examples, rewrites):
 def test_hosts_share_rewrites_too(examples, rewrites):
   whole = train_batches(examples, 4, seed=0, rewrites=rewrites)(3)
   parts = [
-    train_batches(examples, 4, seed=0, rewrites=rewrites, host=(i, 2))(3)
+    train_batches(examples, 4, seed=0, rewrites=rewrites, host=((i,), 2))(3)
     for i in range(2)
   ]
   for field, first, second in zip(

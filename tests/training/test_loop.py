@@ -109,7 +109,7 @@ def test_the_first_step_with_a_loss_that_is_not_finite_is_named(bad, period):
 def test_a_stopped_run_is_saved_first():
   saved, asked = [], iter([False, False, True])
   hook = stop_when(
-    lambda: next(asked),
+    lambda step: next(asked),
     lambda step, state, metrics: saved.append((step, int(state.step))),
   )
   with pytest.raises(Preempted, match="stopped after step 3, which is saved"):
@@ -118,4 +118,4 @@ def test_a_stopped_run_is_saved_first():
 
 
 def test_a_run_that_nobody_stops_is_not_saved_by_that_hook():
-  run([0.0] * 3, [stop_when(lambda: False, lambda *_: 1 / 0)])
+  run([0.0] * 3, [stop_when(lambda step: False, lambda *_: 1 / 0)])

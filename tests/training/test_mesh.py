@@ -1,6 +1,8 @@
 """One device or eight: the same numbers, and each array where it belongs."""
 
 import functools
+import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from augdistill import prng
+from augdistill.augment.projection import nearest_tokens
 from augdistill.errors import UsageError
 from augdistill.models.enct5 import EncT5Config, enct5
 from augdistill.training import mesh as meshes
@@ -88,6 +91,31 @@ def test_eight_devices_compute_what_one_does(model):
     jax.tree.leaves(state.params), jax.tree.leaves(alone.params), strict=True
   ):
     np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+def test_a_search_in_a_cut_table_exchanges_only_the_best_of_each_part():
+  mesh, rows, table = meshes.make_mesh(4), (1, 16, 8, 4), (64, 4)
+
+  def shaped(shape, dtype, *spec):
+    where = jax.sharding.NamedSharding(mesh, PartitionSpec(*spec))
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
+
+  program = (
+    jax.jit(functools.partial(nearest_tokens, block=16))
+    .lower(
+      shaped(rows, jnp.float32, None, "data"),
+      shaped(table, jnp.float32, "model"),
+      shaped(table[:1], bool),
+    )
+    .compile()
+    .as_text()
+  )
+  exchanged = re.findall(r"= (.+?) (all-\S+|collective-\S+)\(", program)
+  assert exchanged
+  for what, _ in exchanged:
+    # A number per query that lies here, 16 / 2 * 8 of them; no row of a table.
+    for shape in re.findall(r"\[([\d,]*)\]", what):
+      assert math.prod(map(int, shape.split(","))) <= 64, what
 
 
 @pytest.mark.parametrize("model", [0, 1, 4])
