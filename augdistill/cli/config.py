@@ -41,7 +41,11 @@ class RunConfig:
     teacher: directory of a fine-tuned run, or None.
     teacher_dropout: whether the teacher drops out while it teaches.
     num_microbatches: parts into which a batch is cut to save memory.
-    model_parallel: devices over which parameters are cut.
+    remat: whether the student's layers are computed again in the backward
+      pass, to save memory.
+    mesh: the shape of the devices, as of `augdistill.training.mesh.mesh_shape`.
+    shard_teacher: whether the teacher's parameters are cut over all devices,
+      and gathered layer by layer.
     eval_batch_size: rows of an evaluation batch.
     eval_period: steps between evaluations on validation rows, each with a
       checkpoint; by default about a tenth of the run.
@@ -70,7 +74,9 @@ class RunConfig:
   teacher: str | None = None
   teacher_dropout: bool = True
   num_microbatches: int = 1
-  model_parallel: int = 1
+  remat: bool = False
+  mesh: str = "x1"
+  shard_teacher: bool = False
   eval_batch_size: int = 256
   eval_period: int | None = None
   log_period: int = 20
@@ -94,8 +100,8 @@ class RunConfig:
 def check_numbers(config: Any) -> None:
   """Raises UsageError where a run's count is below 1 or its seed is none."""
   for name in (
-    *("num_steps", "batch_size", "num_microbatches", "model_parallel"),
-    *("eval_batch_size", "eval_period", "log_period", "keep_checkpoints"),
+    *("num_steps", "batch_size", "num_microbatches", "eval_batch_size"),
+    *("eval_period", "log_period", "keep_checkpoints"),
   ):
     value = getattr(config, name, None)
     if value is not None and value < 1:

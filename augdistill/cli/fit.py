@@ -255,7 +255,9 @@ def make_step(experiment: Experiment) -> Step:
   teacher = experiment.teacher if policy.needs_teacher else None
   teacher_params = None
   if teacher:
-    teacher_params = place_params(teacher.network, teacher.params, devices)
+    teacher_params = place_params(
+      teacher.network, teacher.params, devices, config.shard_teacher
+    )
   vocab = experiment.data.vocab
   lexicon = mesh.place(vocab.lexicon, whole)
   key = mesh.place(prng.run_key(config.seed), whole)

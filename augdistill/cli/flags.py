@@ -34,6 +34,7 @@ MACROS = {
   "init_layers": "INIT_LAYERS",
   "num_steps": "NUM_STEPS",
   "batch_size": "BATCH_SIZE",
+  "mesh": "MESH",
   "learning_rate": "LEARNING_RATE",
   "seed": "SEED",
 }
@@ -182,6 +183,12 @@ def add_training(
     help=f"the peak of its schedule (default: {learning_rate})",
   )
   group.add_argument("--seed", type=int, metavar="N", help="default: 0")
+  group.add_argument(
+    "--mesh",
+    metavar="SHAPE",
+    help="devices that cut the rows x devices that cut the parameters: 4x2, "
+    "x2 for all there are, or a TPU slice such as v4-32 (default: x1)",
+  )
   parser.add_argument(
     "--output_dir",
     metavar="DIR",

@@ -5,6 +5,7 @@ import errno
 import importlib
 import os
 import sys
+import traceback
 import types
 from collections.abc import Sequence
 
@@ -52,13 +53,18 @@ def main(argv: Sequence[str] | None = None) -> int:
   Returns:
     The exit code: 0, 1 (failure), 2 (usage or data), 75 (stopped, run again).
   """
-  argv = list(sys.argv[1:] if argv is None else argv)
+  code = _reported(list(sys.argv[1:] if argv is None else argv))
+  return together.leave(code)
+
+
+def _reported(argv: list[str]) -> int:
+  """Runs one command, and says in a line what went wrong."""
   try:
     code = _run(argv)
     sys.stdout.flush()  # Now, and not when nobody handles its failure.
     return code
   except AugdistillError as error:
-    print(f"augdistill: error: {error}", file=sys.stderr)
+    _say(f"error: {error}")
     return error.exit_code
   except BrokenPipeError:  # The reader of our output has gone, as `head` does.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -66,14 +72,21 @@ def main(argv: Sequence[str] | None = None) -> int:
   except SystemExit as stop:  # SIGTERM, before there was anything to save.
     return stop.code
   except KeyboardInterrupt:
-    print("augdistill: interrupted", file=sys.stderr)
+    _say("interrupted")
     return 130
-  except OSError as error:
-    if error.errno not in _NOT_OURS:
+  except Exception as error:
+    if isinstance(error, OSError) and error.errno in _NOT_OURS:
+      where = f" ({error.filename})" if error.filename else ""
+      _say(f"error: {error.strerror}{where}")
+      return 1
+    if not together.speaker():
       raise
-    where = f" ({error.filename})" if error.filename else ""
-    print(f"augdistill: error: {error.strerror}{where}", file=sys.stderr)
+    traceback.print_exc()  # And the process must end, not wait for the others.
     return 1
+
+
+def _say(what: str) -> None:
+  print(f"augdistill: {together.speaker()}{what}", file=sys.stderr)
 
 
 def _run(argv: list[str]) -> int:
@@ -95,7 +108,8 @@ def _run(argv: list[str]) -> int:
     print(_parser(name).format_help(), end="")
     return 0
   args = parse(argv)
-  with together.joined(args):
+  together.join(args)
+  with together.quiet():
     return _command(name).run(args) or 0
 
 

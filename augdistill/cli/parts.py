@@ -75,10 +75,13 @@ class Experiment:
 
 
 def place_params(
-  model: Network | MaskedLM, params: Params, devices: jax.sharding.Mesh
+  model: Network | MaskedLM,
+  params: Params,
+  devices: jax.sharding.Mesh,
+  over_data: bool = False,
 ) -> Params:
-  """Puts parameters where the model's axes say."""
-  return mesh.place(params, param_shardings(model, devices))
+  """Puts parameters where the model's axes say, as `mesh.param_shardings`."""
+  return mesh.place(params, param_shardings(model, devices, over_data))
 
 
 # Once per model, since it is traced for that.
@@ -105,16 +108,14 @@ def check(config: RunConfig) -> None:
   check_rewrites(config)
   if config.generator:
     check_generator(config.generator)
-  check_batch_size(
-    config.batch_size, config.model_parallel, config.num_microbatches
-  )
+  check_batch_size(config.batch_size, config.mesh, config.num_microbatches)
 
 
 def check_batch_size(
-  batch_size: int, model_parallel: int, num_microbatches: int = 1
+  batch_size: int, shape: str, num_microbatches: int = 1
 ) -> None:
   """Raises UsageError unless every device has its share of every microbatch."""
-  devices = mesh.make_mesh(model_parallel).shape["data"]
+  devices = mesh.make_mesh(shape).shape["data"]
   if batch_size % (devices * num_microbatches):
     raise UsageError(
       f"the batch size must be a multiple of {num_microbatches} "
@@ -150,11 +151,13 @@ def prepare(config: RunConfig) -> Experiment:
     train=train,
     served=Served(shape, data.task, max_length),
     policy=policy,
-    student=_student(shape, policy, teacher_shape),
+    student=_student(
+      dataclasses.replace(shape, remat=config.remat), policy, teacher_shape
+    ),
     teacher=teacher,
     apart=apart,
     begin=_beginning(config, shape, data.task, teacher),
-    mesh=mesh.make_mesh(config.model_parallel),
+    mesh=mesh.make_mesh(config.mesh),
     # The last, since making them takes long.
     rewrites=training_rewrites(config, data, train),
   )

@@ -49,7 +49,7 @@ class PretrainConfig:
     num_steps: optimizer steps of the whole run.
     batch_size: B, rows of a step over all devices.
     seed: of parameters, order, masks, dropout.
-    model_parallel: devices over which parameters are cut.
+    mesh: the shape of the devices, as of `RunConfig`.
     eval_batch_size: rows of an evaluation batch.
     eval_period: steps between evaluations on validation rows, each with a
       checkpoint; by default about a tenth of the run.
@@ -64,7 +64,7 @@ class PretrainConfig:
   num_steps: int
   batch_size: int
   seed: int = 0
-  model_parallel: int = 1
+  mesh: str = "x1"
   eval_batch_size: int = 256
   eval_period: int | None = None
   log_period: int = 20
@@ -119,7 +119,7 @@ def prepare(config: PretrainConfig) -> Job:
   Raises:
     UsageError: if data and configuration do not fit.
   """
-  check_batch_size(config.batch_size, config.model_parallel)
+  check_batch_size(config.batch_size, config.mesh)
   data = load_texts(config.data)
   # One output, which nothing computes: the shape has a place for it.
   shape = config.model(vocab_size=data.vocab.size, num_outputs=1)
@@ -128,7 +128,7 @@ def prepare(config: PretrainConfig) -> Job:
     data,
     ServedMaskedLM(shape, config.data.max_length),
     masked_network(shape),
-    mesh.make_mesh(config.model_parallel),
+    mesh.make_mesh(config.mesh),
   )
   return Job(
     training=training(parts),

@@ -3,6 +3,8 @@
 import argparse
 import contextlib
 import os
+import sys
+import time
 from collections.abc import Iterator, Sequence
 
 from augdistill.errors import Preempted, RunError, UsageError
@@ -12,6 +14,7 @@ _OF_OTHERS = (
   *("Gloo", "NCCL", "UNAVAILABLE", "ABORTED", "DEADLINE_EXCEEDED"),
   *("coordination service", "heartbeat"),
 )
+_LAST_WORDS_SECONDS = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,52 +48,23 @@ def without_flags(argv: Sequence[str]) -> list[str]:
   return parser.parse_known_args(argv)[1]
 
 
-@contextlib.contextmanager
-def joined(args: argparse.Namespace) -> Iterator[None]:
-  """A context in which this process is one of several, if flags say so.
+def join(args: argparse.Namespace) -> None:
+  """Makes this process one of several, if the flags of its command say so.
 
   Raises:
     UsageError: if who the others are is not known.
     RunError: if they do not answer.
-    Preempted: if one of them is lost.
   """
   given = [
     getattr(args, name, None)
     for name in ("coordinator", "num_processes", "process_id")
   ]
   if not getattr(args, "distributed", False) and given == [None] * 3:
-    yield
     return
-  import jax
-
-  from augdistill.training import processes
-
-  _join(*given)
-  with contextlib.ExitStack() as stack:
-    stack.callback(_leave)
-    try:
-      with contextlib.ExitStack() as quiet:
-        if not processes.is_first():
-          nowhere = quiet.enter_context(open(os.devnull, "w"))
-          quiet.enter_context(contextlib.redirect_stdout(nowhere))
-          quiet.enter_context(contextlib.redirect_stderr(nowhere))
-        yield
-    except jax.errors.JaxRuntimeError as error:
-      if not any(word in str(error) for word in _OF_OTHERS):
-        raise
-      raise Preempted(
-        f"another process was lost ({str(error).splitlines()[0]}); run the "
-        "same command again on all hosts to go on from the last checkpoint"
-      ) from error
-
-
-def _join(
-  coordinator: str | None, count: int | None, index: int | None
-) -> None:
   from augdistill.training import processes
 
   try:
-    processes.join(coordinator, count, index)
+    processes.join(*given)
   except (ValueError, TypeError) as error:
     raise UsageError(
       "which processes run together must be told by --coordinator HOST:PORT, "
@@ -103,9 +77,75 @@ def _join(
     ) from error
 
 
-def _leave() -> None:
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+  """A context in which the first process alone prints.
+
+  Raises:
+    Preempted: if another process of the run is lost.
+  """
+  if not _are_several():
+    yield
+    return
+  import jax
+
   from augdistill.training import processes
 
-  # After a failure the others may be gone; that is what was said then.
-  with contextlib.suppress(RuntimeError):
+  try:
+    with contextlib.ExitStack() as stack:
+      if not processes.is_first():
+        nowhere = stack.enter_context(open(os.devnull, "w"))
+        stack.enter_context(contextlib.redirect_stdout(nowhere))
+        stack.enter_context(contextlib.redirect_stderr(nowhere))
+      yield
+  except jax.errors.JaxRuntimeError as error:
+    if not any(word in str(error) for word in _OF_OTHERS):
+      raise
+    raise Preempted(
+      f"another process was lost ({str(error).splitlines()[0]}); run the same "
+      "command again on all hosts, to go on from the last checkpoint"
+    ) from error
+
+
+def leave(code: int) -> int:
+  """Ends what `join` began.
+
+  Args:
+    code: the exit code of this process; unless it is 0, the process ends here:
+      to say goodbye would be to wait for others that may be gone.
+
+  Returns:
+    The same.
+  """
+  if not _are_several():
+    return code
+  from augdistill.training import processes
+
+  if code == 0:
     processes.leave()
+    return code
+  sys.stdout.flush()
+  sys.stderr.flush()
+  if processes.is_first():
+    # With it goes the service that all of them are connected to, and they end
+    # at once: those that fail alike shall have said why.
+    time.sleep(_LAST_WORDS_SECONDS)
+  os._exit(code)
+
+
+def speaker() -> str:
+  """Who says what an error message says: "process 3: ", or nothing."""
+  if not _are_several():
+    return ""
+  import jax
+
+  return f"process {jax.process_index()}: "
+
+
+def _are_several() -> bool:
+  # Without JAX, which most commands have no need of, there is one.
+  if "jax" not in sys.modules:
+    return False
+  from augdistill.training import processes
+
+  return processes.are_several()

@@ -36,6 +36,8 @@ class BertConfig:
     epsilon: of the norms.
     dropout_rate: share of activations dropped.
     dtype: of activations, "float32" or "bfloat16"; parameters are float32.
+    remat: whether the backward pass computes the inside of each layer again,
+      and does not keep it: less memory, a third more time, the same numbers.
   """
 
   vocab_size: int
@@ -53,6 +55,7 @@ class BertConfig:
   epsilon: float = 1e-12
   dropout_rate: float = 0.1
   dtype: str = "float32"
+  remat: bool = False
 
   def __post_init__(self):
     for name in ("vocab_size", "num_outputs", "emb_dim", "mlp_dim"):

@@ -136,6 +136,7 @@ class BertEncoder(nn.Module):
       *(layers, x, padding_bias(mask), first_layer),
       initializing=self.is_initializing(),
       deterministic=deterministic,
+      remat=self.config.remat,
     )
 
 

@@ -29,6 +29,7 @@ def pass_through(
   *,
   initializing: bool,
   deterministic: bool,
+  remat: bool,
 ) -> Passed:
   """Runs layers `first_layer` to the last on `x`.
 
@@ -40,6 +41,8 @@ def pass_through(
     first_layer: where `x` enters, from 0 to N.
     initializing: whether parameters are made; then all layers run.
     deterministic: whether nothing drops out.
+    remat: whether the backward pass runs each layer again, from what it read,
+      and keeps nothing of its inside.
 
   Returns:
     What they computed.
@@ -51,9 +54,14 @@ def pass_through(
     raise ValueError(
       f"the layer to enter at must be in [0, {len(layers)}], got {first_layer}"
     )
+
+  def run(layer, x, bias):
+    return layer(x, bias, deterministic=deterministic)
+
+  run = nn.remat(run) if remat else run
   hidden, attention, values = [x], [], []
   for layer in layers[0 if initializing else first_layer :]:
-    x, (probabilities, value) = layer(x, bias, deterministic=deterministic)
+    x, (probabilities, value) = run(layer, x, bias)
     hidden.append(x)
     attention.append(probabilities)
     values.append(value)

@@ -6,12 +6,14 @@ axis names. The compiler inserts the communication.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import optax
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from augdistill.errors import UsageError
@@ -23,28 +25,76 @@ from augdistill.types import Batch, MaskedLM, Network, Params
 CUT_BY_MODEL = ("vocab", "mlp", "heads", "joined_kv")
 
 
+# A slice's type, as Google Cloud calls it. The number counts TensorCores of v2,
+# v3, v4 and v5p, and chips of the others; JAX sees two cores of v4 and v5p as
+# one device. https://cloud.google.com/tpu/docs/tpus-in-gke#accelerator-types
+_SLICE = re.compile(r"(v2|v3|v4|v5p|v5e|v5litepod|v6e)-(\d+)(?:/(\d+))?")
+_TWO_CORES = ("v4", "v5p")
+_SHAPE = re.compile(r"(\d*)x(\d+)")
+
+
+def mesh_shape(text: str, count: int) -> tuple[int, int]:
+  """The shape of a mesh, from what it is called.
+
+  Args:
+    text: "DATAxMODEL", such as "4x2"; "xMODEL" for all devices there are; or
+      the type of a TPU slice, such as "v4-32", all of it on 'data', or
+      "v4-32/4", parameters cut over 4.
+    count: how many devices there are.
+
+  Returns:
+    (data, model).
+
+  Raises:
+    UsageError: if it is none of these, or needs another number of devices.
+  """
+  whole, sliced = _SHAPE.fullmatch(text), _SLICE.fullmatch(text)
+  if whole:
+    model = int(whole[2])
+    wanted = int(whole[1]) * model if whole[1] else count
+  elif sliced:
+    model = int(sliced[3] or 1)
+    wanted = int(sliced[2]) // (2 if sliced[1] in _TWO_CORES else 1)
+  else:
+    raise UsageError(
+      "a mesh must be DATAxMODEL, such as 4x2 or x2, or the type of a TPU "
+      f"slice, such as v4-32 or v4-32/4, got {text!r}"
+    )
+  if wanted != count:
+    raise UsageError(
+      f"the mesh {text} needs {wanted} devices, and there are {count}"
+    )
+  if model < 1 or count % model:
+    raise UsageError(
+      f"the mesh's model axis must divide the {count} devices, got {text}"
+    )
+  return count // model, model
+
+
 def make_mesh(
-  model: int = 1, devices: Sequence[jax.Device] | None = None
+  shape: str = "x1", devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
   """Devices as a ('data', 'model') mesh.
 
   Args:
-    model: devices over which parameters are cut; it divides the number of
-      devices.
-    devices: which; by default all there are.
+    shape: as of `mesh_shape`.
+    devices: which; by default all there are, of all hosts.
 
   Returns:
-    The mesh, of shape (devices / model, model).
+    The mesh. On TPUs neighbours in it are neighbours on the chips' network.
 
   Raises:
-    UsageError: if `model` does not divide the number of devices.
+    UsageError: as of `mesh_shape`.
   """
-  grid = np.asarray(jax.devices() if devices is None else devices)
-  if model < 1 or grid.size % model:
-    raise UsageError(
-      f"the mesh's model axis must divide the {grid.size} devices, got {model}"
+  devices = jax.devices() if devices is None else devices
+  grid = mesh_shape(shape, len(devices))
+  if devices[0].platform == "tpu":
+    ordered = mesh_utils.create_device_mesh(
+      grid, devices, allow_split_physical_axes=True
     )
-  return Mesh(grid.reshape(-1, model), ("data", "model"))
+  else:
+    ordered = np.asarray(devices).reshape(grid)
+  return Mesh(ordered, ("data", "model"))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -52,19 +102,40 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
-def param_shardings(network: Network | MaskedLM, mesh: Mesh) -> Params:
-  """A sharding for every parameter, from its logical axes."""
+def param_shardings(
+  network: Network | MaskedLM, mesh: Mesh, over_data: bool = False
+) -> Params:
+  """A sharding for every parameter, from its logical axes.
+
+  Args:
+    network: whose parameters.
+    mesh: the devices.
+    over_data: whether matrices are also cut over 'data', along the longest
+      axis that 'model' leaves whole. A layer's are then gathered when it runs
+      (FSDP, Zhao et al. 2023, arXiv:2304.11277): less memory, more traffic.
+
+  Returns:
+    A tree of shardings like the parameters.
+  """
   shapes = jax.eval_shape(network.init, jax.random.key(0))
-  model = mesh.shape["model"]
+  model, data = mesh.shape["model"], mesh.shape["data"]
 
   def sharding(shape, axes):
     cut = [
       "model" if axis in CUT_BY_MODEL and size % model == 0 else None
       for axis, size in zip(axes, shape.shape, strict=True)
     ]
+    free = [
+      axis
+      for axis, size in enumerate(shape.shape)
+      if cut[axis] is None and size % data == 0
+    ]
+    if over_data and len(shape.shape) > 1 and free:
+      cut[max(free, key=lambda axis: shape.shape[axis])] = "data"
     # As short as the compiler writes it: a step that gets its own output back
     # then is not compiled a second time.
-    while cut and (cut[-1] is None or model == 1):
+    cut = [axis if axis and mesh.shape[axis] > 1 else None for axis in cut]
+    while cut and cut[-1] is None:
       cut.pop()
     return NamedSharding(mesh, PartitionSpec(*cut))
 

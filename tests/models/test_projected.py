@@ -187,7 +187,7 @@ def test_parameters_have_logical_axes_and_the_matrices_are_on_every_device(
   axes = projected.logical_axes()
   assert axes["projections"] == dict.fromkeys(LAYERS, ("embed", "kv"))
   assert without_projections(axes) == network.logical_axes()
-  shardings = param_shardings(projected, make_mesh(model=4))
+  shardings = param_shardings(projected, make_mesh("x4"))
   for sharding in shardings["projections"].values():
     assert sharding.is_fully_replicated
 

@@ -46,7 +46,7 @@ def placed(mesh):
 @functools.cache
 def run(model):
   """Losses, gradients' norms and the state after a few steps; and traces."""
-  mesh = meshes.make_mesh(model) if model else None
+  mesh = meshes.make_mesh(f"x{model}") if model else None
   params, teacher, lexicon, key = placed(mesh)
   optimizer, traces = OPTIMIZER, []
   method = build_method(METHOD, TaskKind.CLASSES)
@@ -94,7 +94,7 @@ def test_eight_devices_compute_what_one_does(model):
 
 
 def test_a_search_in_a_cut_table_exchanges_only_the_best_of_each_part():
-  mesh, rows, table = meshes.make_mesh(4), (1, 16, 8, 4), (64, 4)
+  mesh, rows, table = meshes.make_mesh("x4"), (1, 16, 8, 4), (64, 4)
 
   def shaped(shape, dtype, *spec):
     where = jax.sharding.NamedSharding(mesh, PartitionSpec(*spec))
@@ -126,7 +126,7 @@ def test_the_step_is_traced_and_compiled_once(model):
 
 @pytest.mark.parametrize("name", ["adamw", "adafactor"])
 def test_what_an_optimizer_keeps_of_a_parameter_lies_where_it_does(name):
-  mesh, optimizer = meshes.make_mesh(4), make_optimizer(name)
+  mesh, optimizer = meshes.make_mesh("x4"), make_optimizer(name)
   where = meshes.state_shardings(STUDENT, optimizer, mesh)
   state = jax.eval_shape(
     lambda: optimizer.init(STUDENT.init(jax.random.key(0)))
@@ -144,7 +144,7 @@ def test_what_an_optimizer_keeps_of_a_parameter_lies_where_it_does(name):
 
 def test_a_state_stays_where_it_was_put():
   _, state, *_ = run(4)
-  mesh = meshes.make_mesh(4)
+  mesh = meshes.make_mesh("x4")
   expected = meshes.state_shardings(STUDENT, OPTIMIZER, mesh)
   for x, sharding in zip(
     jax.tree.leaves(state), jax.tree.leaves(expected), strict=True
@@ -155,7 +155,7 @@ def test_a_state_stays_where_it_was_put():
 def test_an_encoder_cut_over_devices_computes_what_one_does():
   params = jax.jit(ENCODER.init)(jax.random.key(0))
   batch = toy.make_batch()
-  mesh = meshes.make_mesh(4)
+  mesh = meshes.make_mesh("x4")
   cut = jax.device_put(params, meshes.param_shardings(ENCODER, mesh))
 
   @jax.jit
@@ -172,7 +172,7 @@ def test_an_encoder_cut_over_devices_computes_what_one_does():
 
 
 def test_parameters_are_cut_by_their_logical_axes():
-  shardings = meshes.param_shardings(ENCODER, meshes.make_mesh(4))
+  shardings = meshes.param_shardings(ENCODER, meshes.make_mesh("x4"))
   assert shardings["token_embedder"]["embedding"].spec == PartitionSpec("model")
   layer = shardings["encoder"]["layers_0"]
   assert layer["mlp"]["wi_0"]["kernel"].spec == PartitionSpec(None, "model")
@@ -184,14 +184,14 @@ def test_parameters_are_cut_by_their_logical_axes():
 
 
 def test_an_axis_that_does_not_divide_is_kept_whole():
-  cut = meshes.param_shardings(STUDENT, meshes.make_mesh(8))
+  cut = meshes.param_shardings(STUDENT, meshes.make_mesh("x8"))
   assert cut["table"].spec == PartitionSpec("model")  # 24 words
-  whole = meshes.param_shardings(TEACHER, meshes.make_mesh(8))
+  whole = meshes.param_shardings(TEACHER, meshes.make_mesh("x8"))
   assert whole["w"].spec == PartitionSpec()  # 12 dimensions
 
 
 def test_rows_are_cut_over_the_data_axis():
-  mesh = meshes.make_mesh(4)
+  mesh = meshes.make_mesh("x4")
   batch = meshes.place_batch(toy.make_batch(), mesh)
   for field in batch[:6]:
     assert field.sharding.spec == PartitionSpec("data")
@@ -219,23 +219,62 @@ def test_the_tokens_of_every_view_are_those_of_one_device():
     )
 
   alone = tokens(None)
-  assert (tokens(meshes.make_mesh(4)) == alone).mean() >= 0.999
+  assert (tokens(meshes.make_mesh("x4")) == alone).mean() >= 0.999
 
 
 @pytest.mark.parametrize(
   ("model", "shape"), [(1, (8, 1)), (4, (2, 4)), (8, (1, 8))]
 )
 def test_a_mesh_is_data_by_model(model, shape):
-  mesh = meshes.make_mesh(model)
+  mesh = meshes.make_mesh(f"x{model}")
   assert mesh.axis_names == ("data", "model")
   assert mesh.devices.shape == shape
 
 
-@pytest.mark.parametrize("model", [3, 0, -1, 16])
-def test_the_model_axis_must_divide_the_devices(model):
-  message = f"must divide the 8 devices, got {model}"
+@pytest.mark.parametrize(
+  ("text", "count", "shape"),
+  [
+    ("x1", 6, (6, 1)),
+    ("x2", 6, (3, 2)),
+    ("4x2", 8, (4, 2)),
+    ("v3-8", 8, (8, 1)),
+    ("v4-32", 16, (16, 1)),
+    ("v4-32/4", 16, (4, 4)),
+    ("v5p-16", 8, (8, 1)),
+    ("v5litepod-16", 16, (16, 1)),
+    ("v6e-8/2", 8, (4, 2)),
+  ],
+)
+def test_a_mesh_is_called_by_its_shape_or_its_slice(text, count, shape):
+  assert meshes.mesh_shape(text, count) == shape
+
+
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    ("x3", "must divide the 8 devices, got x3"),
+    ("x0", "must divide the 8 devices, got x0"),
+    ("x16", "must divide the 8 devices, got x16"),
+    ("4x4", "the mesh 4x4 needs 16 devices, and there are 8"),
+    ("v4-8", "the mesh v4-8 needs 4 devices, and there are 8"),
+    ("v9-8", "must be DATAxMODEL, .*, got 'v9-8'"),
+    ("x-1", "must be DATAxMODEL"),
+    ("", "must be DATAxMODEL"),
+  ],
+)
+def test_a_mesh_that_the_devices_do_not_fit_is_refused(text, message):
   with pytest.raises(UsageError, match=message):
-    meshes.make_mesh(model)
+    meshes.make_mesh(text)
+
+
+def test_a_teacher_may_be_cut_over_all_devices():
+  mesh = meshes.make_mesh("x2")
+  shapes = jax.eval_shape(ENCODER.init, jax.random.key(0))
+  where = meshes.param_shardings(ENCODER, mesh, over_data=True)
+  shards = jax.tree.map(lambda x, s: s.shard_shape(x.shape), shapes, where)
+  table = shards["token_embedder"]["embedding"]
+  assert math.prod(table) * 8 == toy.VOCAB * 8
+  assert where["encoder"]["encoder_norm"]["scale"].spec == PartitionSpec()
 
 
 @pytest.mark.parametrize(("size", "rows"), [(1, 8), (8, 8), (9, 16), (0, 0)])

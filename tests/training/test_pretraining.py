@@ -161,7 +161,7 @@ def test_eight_devices_compute_what_one_does():
   network, optimizer = masked_t5(SHAPE), optax.sgd(0.1)
   params = jax.jit(network.init)(jax.random.key(0))
   step, results = step_fn(network, mask_tokens(0.4), optimizer), []
-  mesh = meshes.make_mesh(4)
+  mesh = meshes.make_mesh("x4")
   whole = meshes.replicated(mesh)
   for placed in (False, True):
     lexicon, key, batch = LEXICON, KEY, toy.make_batch()
