@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 
+from augdistill.cli import maintenance
 from augdistill.errors import Preempted
 from augdistill.training import processes
 
@@ -24,17 +25,20 @@ def exit_at_once() -> Iterator[None]:
 
 @contextlib.contextmanager
 def watch() -> Iterator[Callable[[int], bool]]:
-  """A context in which SIGTERM only sets a flag.
+  """A context in which SIGTERM, or a TPU's notice, only sets a flag.
 
   Yields:
     Steps done -> whether to stop after them, since the process was asked to,
     or any process of the run.
   """
-  if processes.are_several():
-    yield processes.all_stop_after
-    return
   asked = []
-  with _handled_by(lambda *_: asked.append(True)):
+  with contextlib.ExitStack() as stack:
+    if processes.are_on_tpu():
+      stack.enter_context(maintenance.passed_on())
+    if processes.are_several():
+      yield processes.all_stop_after
+      return
+    stack.enter_context(_handled_by(lambda *_: asked.append(True)))
     yield lambda step: bool(asked)
 
 

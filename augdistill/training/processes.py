@@ -49,6 +49,11 @@ def are_several() -> bool:
   return jax.distributed.is_initialized()
 
 
+def are_on_tpu() -> bool:
+  """Whether the devices are TPUs."""
+  return jax.default_backend() == "tpu"
+
+
 def is_first() -> bool:
   """Whether this process speaks and writes for all."""
   return jax.process_index() == 0
