@@ -1,0 +1,240 @@
+"""Processes that do one run together, as the hosts of a pod do."""
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from tests.cli.tiny import (
+  BOTH,
+  TINY,
+  command,
+  params,
+  read_jsonl,
+  results,
+  run,
+  same_bits,
+  start,
+)
+
+FLAGS = (
+  *(flag for flag in TINY if "num_steps" not in flag),
+  "--gin.make_optimizer.learning_rate=1e-3",
+)
+
+
+def free_port():
+  with socket.socket() as server:
+    server.bind(("localhost", 0))
+    return server.getsockname()[1]
+
+
+def launch(processes, devices, *argv):
+  """Starts a command in several processes, each with devices of its own."""
+  port, flag = free_port(), "--xla_force_host_platform_device_count"
+  env = os.environ | {"XLA_FLAGS": f"{flag}={devices}"}
+  return [
+    subprocess.Popen(
+      command(
+        *argv,
+        *(f"--coordinator=localhost:{port}", f"--num_processes={processes}"),
+        f"--process_id={number}",
+      ),
+      env=env,
+      text=True,
+      start_new_session=True,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+    )
+    for number in range(processes)
+  ]
+
+
+def finished(started, seconds=300):
+  """(exit code, output, errors) of each."""
+  end = time.monotonic() + seconds
+  try:
+    said = [
+      process.communicate(timeout=max(1.0, end - time.monotonic()))
+      for process in started
+    ]
+  finally:
+    for process in started:
+      with contextlib.suppress(ProcessLookupError):
+        process.kill()
+  return [(p.returncode, *s) for p, s in zip(started, said, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, data, teacher):
+  """One run by one process of four devices, and by two of two each."""
+  folder = tmp_path_factory.mktemp("together")
+  flags = *data, *FLAGS, "--num_steps=4", f"--teacher={teacher}"
+  alone, both = folder / "alone", folder / "both"
+  env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+  argv = "distill", *flags, f"--method={BOTH}", "--mesh=2x2"
+  subprocess.run(
+    command(*argv, f"--output_dir={alone}"),
+    env=env,
+    check=True,
+    capture_output=True,
+  )
+  said = finished(launch(2, 2, *argv, f"--output_dir={both}"))
+  return alone, both, said
+
+
+def test_two_processes_do_what_one_does(runs):
+  alone, both, said = runs
+  assert [code for code, *_ in said] == [0, 0], said[0][2] + said[1][2]
+  one, two = (read_jsonl(path / "metrics.jsonl") for path in (alone, both))
+  for mine, theirs in zip(one, two, strict=True):
+    assert list(mine) == list(theirs)
+    for name in mine:
+      if name != "train_seconds":
+        assert theirs[name] == pytest.approx(mine[name], rel=1e-5), name
+  for x, y in zip(
+    jax.tree.leaves(params(alone)), jax.tree.leaves(params(both)), strict=True
+  ):
+    np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+  assert results(both)["metrics"] == results(alone)["metrics"]
+  assert (both / "predictions" / "test.jsonl").exists()
+
+
+def test_the_first_process_alone_speaks(runs):
+  _, both, ((_, out, err), (_, quiet_out, quiet_err)) = runs
+  assert f"all of it  {both}" in out
+  assert "step 4/4" in err
+  assert not quiet_out
+  assert "step" not in quiet_err and "augdistill" not in quiet_err
+
+
+def test_what_is_written_down_can_be_run_by_any_number(runs):
+  alone, both, _ = runs
+  text = (both / "command.sh").read_text()
+  assert "--mesh=2x2" in text
+  for flag in ("--coordinator", "--num_processes", "--process_id"):
+    assert flag not in text
+  for name in ("config.gin", "student.gin"):
+    assert (both / name).read_text() == (alone / name).read_text()
+
+
+def test_one_process_evaluates_what_two_trained(runs, files):
+  _, both, _ = runs
+  done = run("evaluate", f"--run={both}", f"--data={files / 'test.tsv'}")
+  assert done.code == 0, done.err
+
+
+def test_every_process_says_what_is_wrong_and_none_waits(tmp_path, data):
+  flags = *data, *FLAGS, "--num_steps=4", f"--output_dir={tmp_path / 'run'}"
+  said = finished(launch(2, 1, "finetune", *flags, "--mesh=3x1"), 60)
+  for number, (code, out, err) in enumerate(said):
+    assert code == 2, err
+    message = f"augdistill: process {number}: error: the mesh 3x1 needs 3"
+    assert message in err
+    assert not out
+  assert not (tmp_path / "run").exists()
+
+
+def test_who_the_others_are_must_be_known(data, tmp_path):
+  flags = *data, *FLAGS, f"--output_dir={tmp_path / 'run'}"
+  process = start("finetune", *flags, "--distributed")
+  _, err = process.communicate(timeout=60)
+  assert process.returncode == 2, err
+  assert "must be told by --coordinator HOST:PORT" in err
+
+
+# --- some of them stop --------------------------------------------------------
+
+LONG = (*FLAGS, "--num_steps=60", "--gin.RunConfig.eval_period=10")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, data):
+  """The run that four processes do when nothing happens to them."""
+  path = tmp_path_factory.mktemp("undisturbed") / "run"
+  said = finished(
+    launch(4, 1, "finetune", *data, *LONG, f"--output_dir={path}")
+  )
+  assert [code for code, *_ in said] == [0] * 4, said[0][2]
+  return path
+
+
+def wait_for_step(path, step, seconds=200):
+  """Returns when metrics of this step are there."""
+  end = time.monotonic() + seconds
+  while time.monotonic() < end:
+    if path.exists() and any(r["step"] >= step for r in read_lines(path)):
+      return
+    time.sleep(0.02)
+  raise AssertionError(f"no step {step} in {path}")
+
+
+def read_lines(path):
+  with contextlib.suppress(ValueError, OSError):
+    return read_jsonl(path)
+  return []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_one_killed_the_others_stop_and_a_rerun_ends_the_same(
+  tmp_path, data, undisturbed, seed
+):
+  draw, path = random.Random(seed), tmp_path / "run"
+  argv = "finetune", *data, *LONG, f"--output_dir={path}"
+  started = launch(4, 1, *argv)
+  wait_for_step(path / "metrics.jsonl", draw.randrange(1, 55))
+  victim = draw.choice(started)
+  victim.send_signal(signal.SIGKILL)
+  begin = time.monotonic()
+  said = finished(started, 60)
+  assert time.monotonic() - begin < 60
+  codes = [code for code, *_ in said]
+  assert set(codes) <= {75, -signal.SIGABRT, -signal.SIGKILL}
+  assert codes.count(-signal.SIGKILL) == 1
+  for code, _, err in said:
+    if code == 75:
+      assert "another process was lost" in err
+    elif code == -signal.SIGABRT:
+      assert "most likely indicates that another task died" in err
+  codes = [code for code, *_ in finished(launch(4, 1, *argv))]
+  assert codes == [0] * 4
+  assert same_bits(params(path, 60), params(undisturbed, 60))
+  assert results(path)["metrics"] == results(undisturbed)["metrics"]
+
+
+@pytest.mark.slow
+def test_one_asked_to_stop_all_save_the_same_step(tmp_path, data, undisturbed):
+  draw, path = random.Random(0), tmp_path / "run"
+  argv = "finetune", *data, *LONG, f"--output_dir={path}"
+  started = launch(4, 1, *argv)
+  wait_for_step(path / "metrics.jsonl", 12)
+  draw.choice(started).send_signal(signal.SIGTERM)
+  said = finished(started, 60)
+  assert [code for code, *_ in said] == [75] * 4
+  (step,) = {
+    err.partition("stopped after step ")[2].split(",")[0] for *_, err in said
+  }
+  assert (path / "checkpoints" / step).is_dir()
+  # Another number of hosts and devices goes on with it.
+  other = tmp_path / "other"
+  shutil.copytree(path, other)
+  codes = [code for code, *_ in finished(launch(4, 1, *argv))]
+  assert codes == [0] * 4
+  assert same_bits(params(path, 60), params(undisturbed, 60))
+  argv = "finetune", *data, *LONG, f"--output_dir={other}"
+  assert [c for c, *_ in finished(launch(2, 1, *argv))] == [0, 0]
+  for x, y in zip(
+    jax.tree.leaves(params(other, 60)),
+    jax.tree.leaves(params(undisturbed, 60)),
+    strict=True,
+  ):
+    np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
