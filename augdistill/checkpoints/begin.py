@@ -98,6 +98,8 @@ class Source:
         return name, array
       if own is None or not _alike(own, task):
         return f"another task's {name}", array
+      if array.shape[-1:] != (own.num_outputs,):
+        return name, array  # That it does not fit is told.
       order = [own.label_names.index(name) for name in task.label_names]
       return name, with_outputs(array, order or [0])
 

@@ -194,3 +194,14 @@ def test_a_shape_that_no_model_has_is_told_with_its_place():
   shape = {"emb_dim": 8, "mlp_dim": 8, "num_layers": 0, "num_heads": 2}
   with pytest.raises(UsageError, match="DIR: num_layers must be a positive"):
     source({}, **shape).config(vocab_size=8, num_outputs=2, head_dim=4)
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (4,)])
+def test_a_head_of_another_size_than_its_classes_is_told(shape):
+  task = Task("t", TaskKind.CLASSES, ("a", "b", "c"))
+  theirs = tree(head={"kernel": np.ones((4, 3)), "bias": np.zeros(shape)})
+  turned = Task("t", TaskKind.CLASSES, ("c", "b", "a"))
+  headed = dataclasses.replace(source(theirs), task=task).for_task(turned)
+  ours = tree(head={"kernel": np.ones((4, 3)), "bias": np.zeros(3)})
+  with pytest.raises(UsageError, match=r"of the same size .*: head/bias is"):
+    fit(ours, headed)
