@@ -5,7 +5,9 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from augdistill.checkpoints import flat
@@ -40,6 +42,20 @@ class Source:
   shape: Mapping[str, int | float | str]
   vocab_path: str | None = None
   task: Task | None = None
+
+  def config(self, **own: Any) -> ModelConfig:
+    """The configuration of a model of this shape.
+
+    Args:
+      **own: fields of it that the weights do not decide.
+
+    Raises:
+      UsageError: if there is no model of such a shape.
+    """
+    try:
+      return self.architecture(**{**self.shape, **own})
+    except ValueError as error:
+      raise UsageError(f"{self.where}: {error}") from error
 
   def with_layers(self, layers: Sequence[int]) -> "Source":
     """The same with some of the encoder's layers, numbered anew.
@@ -82,6 +98,8 @@ class Source:
         return name, array
       if own is None or not _alike(own, task):
         return f"another task's {name}", array
+      if array.shape[-1:] != (own.num_outputs,):
+        return name, array  # That it does not fit is told.
       order = [own.label_names.index(name) for name in task.label_names]
       return name, with_outputs(array, order or [0])
 
@@ -184,12 +202,31 @@ def begin(params: Params, source: Source) -> Params:
     Nested dicts like `params`.
 
   Raises:
-    UsageError: if a file is damaged.
+    UsageError: if a file is damaged, or weights are no finite numbers.
   """
   own = dict(flat.named_leaves(params))
   there = {
-    name: np.asarray(array.read(), np.float32)
+    name: _weights(f"{source.where} must hold {name}", array)
     for name, array in source.arrays.items()
     if name in own
   }
   return flat.nested(own | there)
+
+
+def _weights(what: str, array: Stored) -> np.ndarray:
+  """An array in float32; `what` must hold it, for messages."""
+  if not jnp.issubdtype(array.dtype, jnp.floating):
+    raise UsageError(
+      f"{what} in floating point, got {array.dtype.name}: weights in whole "
+      "numbers are of no use without what scales them; give the model as it "
+      "was before it was quantised"
+    )
+  with np.errstate(over="ignore"):  # Told below.
+    weights = np.asarray(array.read(), np.float32)
+  if bad := weights.size - np.count_nonzero(np.isfinite(weights)):
+    raise UsageError(
+      f"{what} in finite numbers, got {bad:,} of {weights.size:,} that are NaN "
+      "or infinite; the file is damaged, or its training had diverged: take "
+      "an earlier checkpoint"
+    )
+  return weights

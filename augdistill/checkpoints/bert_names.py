@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from augdistill.checkpoints.foreign import Arrays, Stored
-from augdistill.checkpoints.t5_names import transposed
+from augdistill.checkpoints.config_json import Config, field
+from augdistill.checkpoints.foreign import Arrays, Stored, matrix_shape
+from augdistill.checkpoints.t5_names import num_layers, transposed
 from augdistill.errors import UsageError, listing
 from augdistill.models.bert_config import BertConfig
 
@@ -126,7 +127,7 @@ def _place(module: str) -> str | None:
 
 
 def bert_shape(
-  arrays: Arrays, config: Mapping[str, Any], where: str
+  arrays: Arrays, config: Config, where: str
 ) -> dict[str, int | float | str]:
   """The shape of the `Bert` that these weights fit.
 
@@ -141,48 +142,53 @@ def bert_shape(
   Raises:
     UsageError: if they are not of the family, or of a kind that `Bert` is not.
   """
-  kind = config.get("model_type")
+  kind = field(config, where, str, None, "model_type")
   if kind not in TYPES:
     raise UsageError(
       f"{where} must hold a model of one of the types {listing(TYPES)}, got "
       f"{kind!r}"
     )
-  relative = config.get("position_embedding_type", "absolute")
+  relative = field(config, where, str, "absolute", "position_embedding_type")
   if relative != "absolute":
     raise UsageError(f"{where} must have absolute positions, got {relative!r}")
-  try:
-    vocab_size, emb_dim = arrays["token_embedder/embedding"].shape
-    num_positions, width = arrays["position_embedder/embedding"].shape
-    _, mlp_dim = arrays["encoder/layers_0/wi/kernel"].shape
-    wide, _ = arrays["encoder/layers_0/wi/kernel"].shape
-    heads = config.get("num_attention_heads", config.get("n_heads"))
-    activation = config.get("hidden_act", config.get("activation", "gelu"))
-  except (KeyError, ValueError) as error:
+  shapes = [
+    matrix_shape(arrays, name, f"{where} must hold embeddings and an encoder")
+    for name in (
+      *("token_embedder/embedding", "position_embedder/embedding"),
+      "encoder/layers_0/wi/kernel",
+    )
+  ]
+  (vocab_size, emb_dim), (num_positions, width), (wide, mlp_dim) = shapes
+
+  def given(of_type: type, default: Any, *names: str) -> Any:
+    return field(config, where, of_type, default, *names)
+
+  heads = given(int, None, "num_attention_heads", "n_heads")
+  if heads is None:
     raise UsageError(
-      f"{where} must hold embeddings and an encoder, but: {error}"
-    ) from error
+      f"{where} must have a config.json with num_attention_heads"
+    )
   if not emb_dim == width == wide:
     raise UsageError(
       f"{where} must have embeddings as wide as its layers, got {emb_dim} and "
       f"{wide}"
     )
   segments = arrays.get("segment_embedder/embedding")
-  layers = {name.split("/")[1] for name in arrays if name.startswith("encoder")}
   return {
     "vocab_size": vocab_size,
     "emb_dim": emb_dim,
     "mlp_dim": mlp_dim,
-    "num_layers": sum(name.startswith("layers_") for name in layers),
+    "num_layers": num_layers(arrays),
     "num_heads": heads,
     "num_positions": num_positions,
     # RoBERTa's positions follow on the padding's id.
-    "first_position": config.get("pad_token_id", 1) + 1
+    "first_position": given(int, 1, "pad_token_id") + 1
     if kind == "roberta"
     else 0,
-    "num_segments": segments.shape[0] if segments else 0,
-    "activation": activation,
+    "num_segments": segments.shape[0] if segments and segments.shape else 0,
+    "activation": given(str, "gelu", "hidden_act", "activation"),
     "pooler": TYPES[kind][1],
-    "epsilon": config.get("layer_norm_eps", 1e-12),
+    "epsilon": given(float, 1e-12, "layer_norm_eps"),
   }
 
 
@@ -200,8 +206,11 @@ def check_tied(arrays: Arrays, where: str) -> None:
   for name in OUTPUT_TABLES:
     if name not in arrays:
       continue
-    table = arrays[name].read()
-    if not np.array_equal(table, words.read()[: len(table)]):
+    its, own = arrays[name].shape, words.shape
+    same = its[1:] == own[1:] and its[:1] <= own[:1]
+    if not (
+      same and np.array_equal(arrays[name].read(), words.read()[: its[0]])
+    ):
       raise UsageError(
         f"{where} must compare its outputs with the embeddings of words, and "
         f"has another table, {name}"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from augdistill.checkpoints.flat import spell
+from augdistill.errors import UsageError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,25 @@ class Stored:
 
 # Name -> array. The parts of a name are joined as its format joins them.
 Arrays = Mapping[str, Stored]
+
+
+def matrix_shape(arrays: Arrays, name: str, what: str) -> tuple[int, int]:
+  """The shape of a matrix that must be there.
+
+  Args:
+    arrays: where it is.
+    name: its name.
+    what: what must hold it, for messages: "DIR must hold a T5".
+
+  Raises:
+    UsageError: if it is not there, or no matrix, or has no numbers.
+  """
+  array = arrays.get(name)
+  if array is None:
+    raise UsageError(f"{what}, but has no {name}")
+  if len(array.shape) != 2 or 0 in array.shape:
+    raise UsageError(f"{what}, but {name} is {array}")
+  return array.shape
 
 
 def with_rows(array: Stored, rows: int) -> Stored:

@@ -1,10 +1,9 @@
 """What the outputs of a classifier of transformers mean."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
-from augdistill.checkpoints.foreign import Arrays
+from augdistill.checkpoints.config_json import Config, field
+from augdistill.checkpoints.foreign import Arrays, matrix_shape
 from augdistill.errors import UsageError, listing
 from augdistill.types import Task, TaskKind
 
@@ -19,9 +18,7 @@ _UNNAMED = re.compile(r"LABEL_(\d+)")
 _HEAD = "head/kernel"
 
 
-def task_of(
-  arrays: Arrays, config: Mapping[str, Any], where: str
-) -> Task | None:
+def task_of(arrays: Arrays, config: Config, where: str) -> Task | None:
   """The task of a classifier.
 
   Args:
@@ -34,12 +31,13 @@ def task_of(
     number, as they are in data. None where there is no head.
 
   Raises:
-    UsageError: if its kind is unknown, or two outputs have one name.
+    UsageError: if its kind is unknown, two outputs have one name, or its head
+      is no matrix.
   """
   if _HEAD not in arrays:
     return None
-  count = arrays[_HEAD].shape[-1]
-  said = config.get("problem_type")
+  _, count = matrix_shape(arrays, _HEAD, f"{where} must hold a classifier")
+  said = field(config, where, str, None, "problem_type")
   if said is not None and said not in _KINDS:
     raise UsageError(
       f"{where} must have a problem_type of {listing(_KINDS)}, got {said!r}"
@@ -49,7 +47,7 @@ def task_of(
   name = where.rstrip("/").rpartition("/")[2]
   if kind == TaskKind.REGRESSION:
     return Task(name, kind)
-  given = config.get("id2label", {})
+  given = field(config, where, dict, {}, "id2label")
   names = [str(given.get(str(i), f"LABEL_{i}")) for i in range(count)]
   names = [_UNNAMED.sub(r"\1", name) for name in names]
   if len(set(names)) < count:

@@ -3,13 +3,12 @@
 A directory of Hugging Face's transformers, or on its hub; a checkpoint of T5X.
 """
 
-import json
 import os
-from collections.abc import Mapping
-from typing import Any
+import reprlib
 
 from augdistill.checkpoints import bert_names, t5_names
 from augdistill.checkpoints.begin import Source
+from augdistill.checkpoints.config_json import Config, field, read_json
 from augdistill.checkpoints.foreign import with_rows
 from augdistill.checkpoints.labelled import task_of
 from augdistill.checkpoints.state_dict import state_dict_arrays
@@ -67,47 +66,44 @@ def _config_file(folder: str) -> str:
 
 
 def _of_transformers(folder: str, path: str) -> Source:
-  config = _config(_config_file(folder))
+  config = read_json(
+    _config_file(folder), "the JSON that save_pretrained writes"
+  )
   kind = config.get("model_type")
-  if kind in bert_names.TYPES:
-    return _bert(folder, path, config)
-  if kind not in _T5:
+  known = [*_T5, *bert_names.TYPES]
+  if kind not in known:
     raise UsageError(
-      f"{path} must hold a model of one of the types "
-      f"{listing([*_T5, *bert_names.TYPES])}, got {kind!r}"
+      f"{path} must hold a model of one of the types {listing(known)}, got "
+      f"{reprlib.repr(kind)}"
     )
-  if config.get("layer_norm_epsilon", _EPSILON) != _EPSILON:
+  if kind not in _T5:
+    return _bert(folder, path, config)
+  epsilon = field(config, path, float, _EPSILON, "layer_norm_epsilon")
+  if epsilon != _EPSILON:
     raise UsageError(
-      f"{path} must have a layer_norm_epsilon of {_EPSILON}, got "
-      f"{config['layer_norm_epsilon']}"
+      f"{path} must have a layer_norm_epsilon of {_EPSILON}, got {epsilon}"
     )
   arrays = t5_names.from_transformers(state_dict_arrays(folder))
   shape = t5_names.enct5_shape(arrays, path) | {
-    "feed_forward": config.get("feed_forward_proj", "relu"),
-    "relative_max_distance": config.get("relative_attention_max_distance", 128),
+    "feed_forward": field(config, path, str, "relu", "feed_forward_proj"),
+    "relative_max_distance": field(
+      config, path, int, 128, "relative_attention_max_distance"
+    ),
   }
   return Source(path, EncT5Config, arrays, shape, find_vocab(folder))
 
 
-def _bert(folder: str, path: str, config: Mapping[str, Any]) -> Source:
+def _bert(folder: str, path: str, config: Config) -> Source:
   """A model of the BERT family; its table gets the rows that ours have."""
   arrays = bert_names.from_transformers(state_dict_arrays(folder))
   shape = bert_names.bert_shape(arrays, config, path)
-  rows = table_rows(shape["vocab_size"])
+  own = shape["vocab_size"]
+  shape["vocab_size"] = table_rows(own)
   for name in {"token_embedder/embedding", "bias"} & set(arrays):
-    arrays[name] = with_rows(arrays[name], rows)
+    if arrays[name].shape[:1] == (own,):
+      arrays[name] = with_rows(arrays[name], shape["vocab_size"])
   task = task_of(arrays, config, path)
   return Source(path, BertConfig, arrays, shape, find_vocab(folder), task)
-
-
-def _config(file: str) -> dict[str, Any]:
-  try:
-    with open(file, encoding="utf-8") as opened:
-      return dict(json.load(opened))
-  except (OSError, ValueError, TypeError) as error:
-    raise UsageError(
-      f"{file} must be the JSON that save_pretrained writes, but: {error}"
-    ) from error
 
 
 def _downloaded(path: str) -> str:

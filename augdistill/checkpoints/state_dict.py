@@ -6,8 +6,8 @@ turned into torch's.
 """
 
 import functools
-import json
 import os
+import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import safetensors
 from flax import serialization
 
+from augdistill.checkpoints.config_json import read_json
 from augdistill.checkpoints.foreign import Stored
 from augdistill.checkpoints.torch_file import torch_arrays
 from augdistill.errors import UsageError
@@ -56,26 +57,33 @@ def state_dict_arrays(path: str) -> dict[str, Stored]:
 def _in_parts(
   path: str, index: str, read: Callable[[str], dict[str, Stored]]
 ) -> dict[str, Stored]:
-  try:
-    with open(index, encoding="utf-8") as file:
-      places = dict(json.load(file)["weight_map"])
-    names = sorted(set(places.values()))
-    if any(os.path.basename(name) != name for name in names):
-      raise ValueError("a part lies in another directory")
-  except (OSError, ValueError, KeyError, TypeError) as error:
+  must = "the JSON that says which file has which weight"
+  places = read_json(index, must).get("weight_map")
+  if not isinstance(places, dict) or not all(
+    isinstance(name, str) for name in places.values()
+  ):
     raise UsageError(
-      f"{index} must say which file has which weight, but: {error!r}"
-    ) from error
-  found: dict[str, Stored] = {}
-  for name in names:
-    file = os.path.join(path, name)
-    if not os.path.exists(file):
-      raise UsageError(f"{index} names the file {name}, which is not there")
-    found |= read(file)
-  if missing := [name for name in places if name not in found]:
-    raise UsageError(
-      f"{index} names {missing[0]}, which {places[missing[0]]} does not hold"
+      f"{index} must be {must}, but its weight_map names no files"
     )
+  found: dict[str, Stored] = {}
+  for name in sorted(set(places.values())):
+    if name in ("", ".", "..") or os.path.basename(name) != name:
+      raise UsageError(
+        f"{index} must name files beside it, got {reprlib.repr(name)}, which "
+        "lies in another directory"
+      )
+    file = os.path.join(path, name)
+    if not os.path.isfile(file):
+      raise UsageError(
+        f"{index} names the file {name}, which is not there; copy it there, too"
+      )
+    there = read(file)
+    wanted = [weight for weight, place in places.items() if place == name]
+    if missing := [weight for weight in wanted if weight not in there]:
+      raise UsageError(
+        f"{index} names {missing[0]}, which {name} does not hold"
+      )
+    found |= there
   return found
 
 
@@ -136,6 +144,8 @@ def _as_torch(
       yield from _as_torch(value, f"{parents}{key}.")
       continue
     array = np.asarray(value)
+    if array.dtype.kind in "OSU":
+      raise ValueError(f"{parents}{key} is no array of numbers")
     if key == "kernel" and array.ndim == 2:
       array = array.T
     if key in ("kernel", "embedding", "scale"):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from augdistill.checkpoints.foreign import Arrays, Stored
+from augdistill.checkpoints.foreign import Arrays, Stored, matrix_shape
 from augdistill.errors import UsageError
 
 _ENCODER = {
@@ -51,6 +51,7 @@ _NEW = {
   "head/kernel": "decoder.head.weight",
   "head/bias": "decoder.head.bias",
 }
+_MOST_LAYERS = 1000  # of a stack; more are a shape that is damaged
 # Matrices that lie as they do in torch.
 _UPRIGHT = ("token_embedder/embedding", "decoder/latent")
 
@@ -134,6 +135,9 @@ def from_t5x(arrays: Arrays) -> dict[str, Stored]:
 
   Returns:
     T5X's name without scanning -> array.
+
+  Raises:
+    UsageError: if an array of scanned layers has no such shape.
   """
   found: dict[str, Stored] = {}
   for name, array in arrays.items():
@@ -142,6 +146,11 @@ def from_t5x(arrays: Arrays) -> dict[str, Stored]:
       found[name] = array
       continue
     stack, rest = scanned.groups()
+    if not 2 <= len(array.shape) <= 4 or array.shape[1] > _MOST_LAYERS:
+      raise UsageError(
+        f"{name} must be a stack of at most {_MOST_LAYERS} layers on its "
+        f"second axis, got {array}"
+      )
     for layer in range(array.shape[1]):
       found[f"{stack}/layers_{layer}/{rest}"] = _layer(array, layer, rest)
   return found
@@ -160,6 +169,12 @@ def _layer(array: Stored, layer: int, rest: str) -> Stored:
   return Stored(
     shape, array.dtype, lambda: array.read()[:, layer].reshape(shape)
   )
+
+
+def num_layers(arrays: Arrays) -> int:
+  """How many layers of an encoder have an array, by this package's names."""
+  found = (re.match(r"encoder/(layers_[^/]+)/", name) for name in arrays)
+  return len({layer[1] for layer in found if layer})
 
 
 def transposed(array: Stored) -> Stored:
@@ -189,22 +204,22 @@ def enct5_shape(arrays: Arrays, where: str) -> dict[str, int | str]:
   own_bias = f"{layer}/relpos_bias/rel_embedding"
   gated = f"{layer}/mlp/wi_0/kernel" in arrays
   kind = "shared" if bias in arrays else "per_layer"
-  try:
-    vocab_size, emb_dim = arrays["token_embedder/embedding"].shape
-    _, joined = arrays[f"{layer}/attention/query/kernel"].shape
-    heads, buckets = arrays[bias if bias in arrays else own_bias].shape
-    wide = "wi_0" if gated else "wi"
-    _, mlp_dim = arrays[f"{layer}/mlp/{wide}/kernel"].shape
-  except (KeyError, ValueError) as error:
-    raise UsageError(
-      f"{where} must hold a T5, with embeddings and an encoder, but: {error}"
-    ) from error
-  layers = {name.split("/")[1] for name in arrays if name.startswith("encoder")}
+  wide = "wi_0" if gated else "wi"
+  shapes = [
+    matrix_shape(
+      arrays, name, f"{where} must hold a T5, with embeddings and an encoder"
+    )
+    for name in (
+      *("token_embedder/embedding", f"{layer}/attention/query/kernel"),
+      *(f"{layer}/mlp/{wide}/kernel", bias if bias in arrays else own_bias),
+    )
+  ]
+  (vocab_size, emb_dim), (_, joined), (_, mlp_dim), (heads, buckets) = shapes
   return {
     "vocab_size": vocab_size,
     "emb_dim": emb_dim,
     "mlp_dim": mlp_dim,
-    "num_layers": sum(name.startswith("layers_") for name in layers),
+    "num_layers": num_layers(arrays),
     "num_heads": heads,
     "head_dim": joined // heads,
     "feed_forward": "gated-gelu" if gated else "relu",

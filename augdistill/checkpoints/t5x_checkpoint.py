@@ -12,7 +12,9 @@ References:
 """
 
 import functools
+import itertools
 import re
+import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -23,11 +25,13 @@ import tensorstore
 from etils import epath
 from flax import serialization
 
+from augdistill.checkpoints.flat import spell
 from augdistill.checkpoints.foreign import Stored
 from augdistill.errors import UsageError
 
-# A bucket that one may not read is asked again and again.
-_SECONDS = 60.0
+# A bucket that one may not read is asked again and again; an array that one
+# may read takes its time.
+_SECONDS, _SECONDS_OF_AN_ARRAY = 30.0, 600.0
 _NATIVE, _ORBAX = "checkpoint", "state/_METADATA"
 
 
@@ -70,15 +74,18 @@ def _native(path: str, content: bytes) -> dict[str, Stored]:
   try:
     tree = serialization.msgpack_restore(content)
     version, target = tree["version"], tree["optimizer"]["target"]
+    leaves = dict(_leaves(target))
   except Exception as error:  # Whatever msgpack makes of damaged bytes.
     raise UsageError(
-      f"{path}/{_NATIVE} must be T5X's tree of a checkpoint, but: {error!r}"
+      f"{path}/{_NATIVE} must be T5X's tree of a checkpoint, but: "
+      f"{reprlib.repr(error)}"
     ) from error
   if version not in (2, 3):
     raise UsageError(
-      f"{path} must be a checkpoint of version 2 or 3, got {version!r}"
+      f"{path} must be a checkpoint of version 2 or 3, got "
+      f"{reprlib.repr(version)}"
     )
-  return {name: _leaf(path, name, leaf) for name, leaf in _leaves(target)}
+  return {name: _leaf(path, name, leaf) for name, leaf in leaves.items()}
 
 
 def _leaves(tree: Any, parents: str = "") -> Iterator[tuple[str, Any]]:
@@ -96,9 +103,11 @@ def _leaf(path: str, name: str, leaf: Any) -> Stored:
   try:
     shape = tuple(map(int, leaf["metadata"]["shape"]))
     dtype = jnp.dtype(leaf["dtype"])
-  except (KeyError, TypeError, ValueError) as error:
+    if min(shape, default=0) < 0:
+      raise ValueError("a shape must not be negative")
+  except (KeyError, TypeError, ValueError, OverflowError) as error:
     raise UsageError(
-      f"{path} must say where {name} is, but has {leaf!r}"
+      f"{path} must say where {name} is, but has {reprlib.repr(leaf)}"
     ) from error
   dtype = jnp.dtype(jnp.bfloat16) if dtype == np.uint16 else dtype
   # The place is made of the name: what a file says of others is not followed.
@@ -111,47 +120,61 @@ def _array(folder: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     opened = tensorstore.open(
       {"driver": "zarr", "kvstore": _place(folder)}, open=True, read=True
     ).result(timeout=_SECONDS)
-    array = _true_type(opened.read().result(timeout=_SECONDS))
+    # Before anything is read: its files may say of any size that it is theirs.
+    _check_array(opened, folder, shape, dtype)
+    return _true_type(opened.read().result(timeout=_SECONDS_OF_AN_ARRAY))
   except (OSError, ValueError, TimeoutError) as error:
     raise UsageError(
       f"{folder} must hold an array, but: {_first_line(error)}"
     ) from error
-  missing = _missing_chunks(opened, folder)
-  if (array.shape, array.dtype) != (shape, dtype) or missing:
-    found = f"{array.dtype}{list(array.shape)}"
+
+
+def _check_array(
+  opened: Any, folder: str, shape: tuple[int, ...], dtype: Any
+) -> None:
+  """Raises UsageError unless an array is as announced, and all of it there."""
+  its = np.dtype(opened.dtype.numpy_dtype)
+  its = np.dtype(jnp.bfloat16) if its == np.uint16 else its
+  chunk = opened.chunk_layout.read_chunk.shape
+  got = None
+  if (opened.shape, its) != (shape, dtype):
+    got = spell(its, opened.shape)
+  elif any(c > max(n, 1) for c, n in zip(chunk, shape, strict=True)):
+    got = f"parts of shape {list(chunk)}"
+  elif missing := _missing_chunks(opened, folder):
+    got = f"{missing} of its files too few"
+  if got:
     raise UsageError(
-      f"{folder} must hold {dtype}{list(shape)}, as its checkpoint says, got "
-      + (f"{missing} of its files too few" if missing else found)
+      f"{folder} must hold {spell(dtype, shape)}, as its checkpoint says, got "
+      f"{got}"
     )
-  return array
 
 
 def _missing_chunks(opened: Any, folder: str) -> int:
   """Files that are not there, which zarr takes for zeros."""
   shape, chunk = opened.shape, opened.chunk_layout.read_chunk.shape
-  wanted = int(np.prod([-(-n // c) for n, c in zip(shape, chunk, strict=True)]))
+  parts = [range(-(-n // c)) for n, c in zip(shape, chunk, strict=True)]
+  wanted = {".".join(map(str, at)) or "0" for at in itertools.product(*parts)}
   names = _open(folder).list().result(timeout=_SECONDS)
-  there = sum(bool(re.fullmatch(rb"\d+(\.\d+)*", name)) for name in names)
-  return max(wanted - there, 0)
+  return len(wanted.difference(name.decode() for name in names))
 
 
 def _orbax(path: str) -> dict[str, Stored]:
   directory = epath.Path(path) / "state"
   try:
     tree = ocp.PyTreeCheckpointHandler().metadata(directory).tree
-    found = dict(_leaves_of(tree["target"]))
+    found = {
+      name: (tuple(map(int, leaf.shape)), jnp.dtype(leaf.dtype))
+      for name, leaf in _leaves_of(tree["target"])
+    }
   except Exception as error:  # Whatever Orbax makes of damaged files.
     raise UsageError(
       f"{directory} must be a checkpoint of Orbax with a target, but: "
       f"{_first_line(error)}"
     ) from error
   return {
-    name: Stored(
-      tuple(leaf.shape),
-      jnp.dtype(leaf.dtype),
-      functools.partial(_from_orbax, directory, name),
-    )
-    for name, leaf in found.items()
+    name: Stored(shape, dtype, functools.partial(_from_orbax, directory, name))
+    for name, (shape, dtype) in found.items()
   }
 
 
@@ -232,4 +255,8 @@ def _unreadable(path: str, error: Exception) -> UsageError:
 
 
 def _first_line(error: Exception) -> str:
-  return next(iter(str(error).splitlines()), "") or repr(error)
+  if isinstance(error, TimeoutError) and not str(error):
+    return "no answer in time"
+  text = next(iter(str(error).splitlines()), "") or repr(error)
+  # What TensorStore adds for who wrote it.
+  return text.partition(" [source locations=")[0][:500]

@@ -2,14 +2,19 @@
 
 Such a file is a zip archive: `data.pkl`, a pickle of what was saved, and the
 tensors' bytes beside it. A pickle may call any function; here it may build
-dictionaries and tensors, and whatever else it asks for is refused.
+dictionaries and tensors, and whatever else it asks for is refused. Nor may a
+damaged file, or one that was made for it, fill the memory: no more is read,
+or made of it, than the file is large.
 """
 
 import collections
 import functools
 import io
 import math
+import os
 import pickle
+import pickletools
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -32,6 +37,16 @@ _TYPES = {
   "ByteStorage": np.uint8,
   "BoolStorage": np.bool_,
 }
+
+
+# The instructions of a pickle that torch.save writes; others make other
+# objects, or two of one, which a few bytes may repeat to any size.
+_INSTRUCTIONS = re.compile(
+  "PROTO|FRAME|STOP|MARK|NONE|NEWTRUE|NEWFALSE|(BIN)?INT[12]?|LONG[14]?|"
+  "(BIN)?FLOAT|(SHORT_)?BIN(STRING|BYTES|UNICODE)|STRING|UNICODE|BINUNICODE8|"
+  "(EMPTY_)?(DICT|LIST|TUPLE)|TUPLE[123]|APPENDS?|SETITEMS?|BUILD|REDUCE|"
+  "(STACK_)?GLOBAL|BINPERSID|MEMOIZE|(LONG_)?(BIN)?(PUT|GET)"
+)
 
 
 class _Storage(NamedTuple):
@@ -74,9 +89,11 @@ def torch_arrays(path: str) -> dict[str, Stored]:
       (pickled,) = [n for n in names if n.split("/")[1:] == ["data.pkl"]]
       root = pickled.removesuffix("data.pkl")
       big = f"{root}byteorder" in names and (
-        archive.read(f"{root}byteorder").strip() == b"big"
+        _entry(archive, f"{root}byteorder").strip() == b"big"
       )
-      tree = _Unpickler(io.BytesIO(archive.read(pickled))).load()
+      content = _entry(archive, pickled)
+      _check_instructions(content)
+      tree = _Unpickler(io.BytesIO(content)).load()
   except _Refused as error:
     raise UsageError(
       f"{path} must hold tensors alone, but asks for {error}, which could run "
@@ -102,25 +119,65 @@ def torch_arrays(path: str) -> dict[str, Stored]:
   }
 
 
+def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
+  """A file of an archive, which torch.save does not compress."""
+  entry, whole = archive.getinfo(name), os.fstat(archive.fp.fileno()).st_size
+  if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > whole:
+    raise ValueError(f"{name} is compressed, or larger than the file")
+  return archive.read(entry)
+
+
+def _check_instructions(content: bytes) -> None:
+  """Raises where a pickle does what torch.save has no need to do.
+
+  It takes no number beyond its own size for a place in its memory, and no
+  tuple from there: tuples of the same tuple, of the same tuple, ... grow as
+  powers of 2 where they are hashed or shown.
+  """
+  tuples, last, count = set(), "", 0
+  for instruction, argument, _ in pickletools.genops(content):
+    name = instruction.name
+    if not _INSTRUCTIONS.fullmatch(name):
+      raise _Refused(f"the instruction {name}")
+    if name == "MEMOIZE" or name.endswith("PUT"):
+      place = count if name == "MEMOIZE" else argument
+      count += 1
+      if place > len(content):
+        raise ValueError(f"place {place} of its memory is beyond its size")
+      (tuples.add if last.startswith("TUPLE") else tuples.discard)(place)
+      continue  # `last` made what is kept again, if it is.
+    if name.endswith("GET") and argument in tuples:
+      raise _Refused("a tuple twice")
+    last = name
+
+
 class _Unpickler(pickle.Unpickler):
   """Builds dictionaries and `_Tensor`s, and refuses everything else."""
 
   def find_class(self, module: str, name: str) -> Any:
     if (module, name) == ("collections", "OrderedDict"):
       return collections.OrderedDict
+    # New functions, since a pickle may set attributes of what it gets.
     if module == "torch._utils" and name == "_rebuild_tensor_v2":
-      return _rebuild
+      return lambda *arguments: _rebuild(*arguments)
     if module == "torch._utils" and name == "_rebuild_parameter":
-      return lambda tensor, *_: tensor
+      return lambda *arguments: _parameter(*arguments)
     if module == "torch" and name in _TYPES:
-      return _TYPES[name]
+      return name  # Of a type, which a pickle could call.
     raise _Refused(f"{module}.{name}")
 
   def persistent_load(self, pid: Any) -> _Storage:
     kind, dtype, key, _, size = pid
-    if kind != "storage" or dtype not in _TYPES.values():
-      raise _Refused(f"{kind} {dtype}")
-    return _Storage(dtype, str(key), int(size))
+    if kind != "storage" or dtype not in _TYPES:
+      raise _Refused("a reference that is no tensor's")
+    return _Storage(_TYPES[dtype], str(key), int(size))
+
+
+def _parameter(tensor: Any, *_) -> _Tensor:
+  """What `torch._utils._rebuild_parameter` is called with."""
+  if not isinstance(tensor, _Tensor):
+    raise ValueError("a parameter must be a tensor")
+  return tensor
 
 
 def _rebuild(
@@ -132,7 +189,8 @@ def _rebuild(
     raise ValueError("a tensor must have a storage, and a stride per axis")
   last = sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
   inside = 0 not in shape and offset + last >= storage.size
-  if min((offset, *shape, *strides), default=0) < 0 or inside:
+  large = math.prod(shape) > storage.size  # Rows that are one row, repeated.
+  if min((offset, *shape, *strides), default=0) < 0 or inside or large:
     raise ValueError(f"a tensor must lie inside its storage, got {shape}")
   return _Tensor(storage, int(offset), shape, strides)
 
@@ -144,7 +202,7 @@ def _read(
   dtype = np.dtype(storage.dtype)
   try:
     with zipfile.ZipFile(path) as archive:
-      content = archive.read(f"{root}data/{storage.key}")
+      content = _entry(archive, f"{root}data/{storage.key}")
   except Exception as error:  # As above.
     raise UsageError(f"{path} must hold {name}, but: {error!r}") from error
   if len(content) != storage.size * dtype.itemsize:

@@ -12,7 +12,7 @@ from augdistill.checkpoints.source import is_remote, open_source
 from augdistill.data.batches import round_down_length
 from augdistill.data.labels import METRICS
 from augdistill.data.vocabulary import Vocab, load_vocab
-from augdistill.errors import UsageError, said_of
+from augdistill.errors import UsageError
 from augdistill.models.bert_config import BertConfig
 from augdistill.models.masked_bert import masked_bert
 from augdistill.models.networks import network
@@ -101,8 +101,7 @@ def _config(source: Source, vocab: Vocab, num_outputs: int) -> BertConfig:
     "num_outputs": num_outputs,
     "separator_id": vocab.frame.end_id,
   }
-  with said_of(source.where):
-    return BertConfig(**{**source.shape, **own})
+  return source.config(**own)
 
 
 def _adopted(

@@ -23,7 +23,7 @@ from augdistill.cli.trained import (
   open_finished,
 )
 from augdistill.data.vocabulary import Vocab, find_vocab, load_vocab
-from augdistill.errors import UsageError, said_of
+from augdistill.errors import UsageError
 from augdistill.models.masked_t5 import masked_t5
 from augdistill.models.networks import ModelConfig
 from augdistill.reports.run_directory import RunDirectory
@@ -170,9 +170,7 @@ def model_like(
     "dtype": dtype,
   }
   own |= {} if num_layers is None else {"num_layers": num_layers}
-  source = source_of(path)
-  with said_of(path):
-    return source.architecture(**{**source.shape, **own})
+  return source_of(path).config(**own)
 
 
 def vocab_path(path: str, vocab: str | None = None) -> str:

@@ -3,9 +3,11 @@
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 import os
 import re
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +20,12 @@ from augdistill.types import Lexicon
 _UNUSED = re.compile(r"\[unused\d+\]")  # BERT's rows that no text has
 _NO_CHARACTER = "\ufffd"  # what bytes decode to that are none
 _CONFIG = "tokenizer_config.json"
+_DEFAULTS = {
+  "do_lower_case": True,
+  "strip_accents": None,
+  "tokenize_chinese_chars": True,
+}
+_SPARSEST = 8  # ids for each piece; a damaged id asks for any number of rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,17 +213,33 @@ def read_tokenizer(content: bytes, source: str | os.PathLike) -> SubwordVocab:
     The vocabulary.
 
   Raises:
-    UsageError: if tokenizers cannot read it, it puts nothing behind texts, or
-      id 0 is an ordinary piece.
+    UsageError: if tokenizers cannot read it, it puts nothing behind texts, id
+      0 is an ordinary piece, or ids are larger than pieces are many.
   """
   vocab = SubwordVocab(content)
   try:
     pieces, frame = vocab.pieces([PAD_ID]), vocab.frame
-  except Exception as error:  # tokenizers has no class of its own
+    known = len(vocab._tokenizer.get_vocab())
+  # tokenizers has no class of its own; where Rust panics, it is no Exception.
+  except BaseException as error:
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+      raise
     raise UsageError(
       f"vocabulary {source} must be a tokenizer.json of the library "
-      f"tokenizers that puts a special token behind every text, but: {error}"
+      "tokenizers that puts a special token behind every text, but: "
+      f"{reprlib.repr(error)}"
     ) from None
+  if vocab.num_pieces > _SPARSEST * known:
+    raise UsageError(
+      f"vocabulary {source} must number its {known:,} pieces without large "
+      f"gaps, got id {vocab.num_pieces - 1:,}"
+    )
+  around = (*frame.before, *frame.between, frame.end_id, vocab.unk_id)
+  if max(around) >= vocab.num_pieces:
+    raise UsageError(
+      f"vocabulary {source} must put pieces of its own around texts, got id "
+      f"{max(around):,} of {vocab.num_pieces:,}"
+    )
   if PAD_ID not in vocab._specials:
     raise UsageError(
       f"vocabulary {source} must have a special token at id {PAD_ID}, such as "
@@ -253,9 +277,12 @@ def read_word_pieces(content: bytes, source: str | os.PathLike) -> SubwordVocab:
   )
 
   try:
-    lines = content.decode().splitlines()
+    # A line ends where files have it end, not at all that Unicode breaks at.
+    lines = io.StringIO(content.decode(), newline=None).read().split("\n")
   except UnicodeDecodeError:
     raise UsageError(f"vocabulary {source} must be in UTF-8.") from None
+  if not lines[-1]:
+    lines.pop()
   ids = {piece: i for i, piece in enumerate(lines)}
   specials = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
   if missing := [piece for piece in specials if piece not in ids]:
@@ -266,9 +293,9 @@ def read_word_pieces(content: bytes, source: str | os.PathLike) -> SubwordVocab:
   config = _config_beside(source)
   tokenizer = tokenizers.Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
   tokenizer.normalizer = normalizers.BertNormalizer(
-    lowercase=config.get("do_lower_case", True),
-    strip_accents=config.get("strip_accents"),
-    handle_chinese_chars=config.get("tokenize_chinese_chars", True),
+    lowercase=config["do_lower_case"],
+    strip_accents=config["strip_accents"],
+    handle_chinese_chars=config["tokenize_chinese_chars"],
   )
   tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
   tokenizer.decoder = decoders.WordPiece()
@@ -281,12 +308,24 @@ def read_word_pieces(content: bytes, source: str | os.PathLike) -> SubwordVocab:
   return read_tokenizer(tokenizer.to_str().encode(), source)
 
 
-def _config_beside(source: str | os.PathLike) -> dict[str, Any]:
+def _config_beside(source: str | os.PathLike) -> dict[str, bool | None]:
+  """What of `_DEFAULTS` the file beside it says; null counts as nothing."""
   path = os.path.join(os.path.dirname(os.fspath(source)), _CONFIG)
+  found = dict(_DEFAULTS)
   try:
     with open(path, encoding="utf-8") as file:
-      return dict(json.load(file))
+      content = dict(json.load(file))
   except FileNotFoundError:
-    return {}
-  except (OSError, ValueError, TypeError) as error:
+    return found
+  except (OSError, ValueError, TypeError, RecursionError) as error:
     raise UsageError(f"{path} must be a JSON object, but: {error}") from None
+  for name in _DEFAULTS:
+    value = content.get(name)
+    if value is None:
+      continue
+    if not isinstance(value, bool):
+      raise UsageError(
+        f"{path} must have a {name} of true or false, got {reprlib.repr(value)}"
+      )
+    found[name] = value
+  return found

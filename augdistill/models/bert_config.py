@@ -62,6 +62,15 @@ class BertConfig:
       _check_count(name, getattr(self, name))
     for name in ("num_layers", "num_heads", "num_positions"):
       _check_count(name, getattr(self, name))
+    for name in ("first_position", "num_segments"):
+      _check_count(name, getattr(self, name), least=0)
+    if self.first_position >= self.num_positions:
+      raise ValueError(
+        f"first_position must be one of the {self.num_positions} positions, "
+        f"got {self.first_position}"
+      )
+    if not 0.0 <= self.epsilon < 1.0:
+      raise ValueError(f"epsilon must be in [0, 1), got {self.epsilon}")
     if self.emb_dim % self.num_heads:
       raise ValueError(
         f"num_heads must divide emb_dim, got {self.num_heads} and "
@@ -88,6 +97,7 @@ class BertConfig:
     return self.num_positions - self.first_position
 
 
-def _check_count(name: str, value: int) -> None:
-  if not isinstance(value, int) or value < 1:
-    raise ValueError(f"{name} must be a positive int, got {value!r}")
+def _check_count(name: str, value: int, least: int = 1) -> None:
+  if not isinstance(value, int) or value < least:
+    wanted = "a positive int" if least else "an int that is not negative"
+    raise ValueError(f"{name} must be {wanted}, got {value!r}")

@@ -76,6 +76,13 @@ class EncT5Config:
       raise ValueError(
         f"dropout_rate must be in [0, 1), got {self.dropout_rate}"
       )
+    exact = self.relative_buckets // 4  # As of `relative_position_bucket`.
+    if not 0 < exact < self.relative_max_distance:
+      raise ValueError(
+        "relative_buckets must be at least 4, and relative_max_distance more "
+        f"than a quarter of them, got {self.relative_buckets} and "
+        f"{self.relative_max_distance}"
+      )
     if not self.embedding_init > 0:
       raise ValueError(
         f"embedding_init must be positive, got {self.embedding_init}"

@@ -164,3 +164,44 @@ def test_what_does_not_fit_is_named_with_both_sides(change, said):
     fit(tree(head={"kernel": np.ones((4, 2))}), source(theirs))
   assert str(caught.value).startswith("DIR must be of the same size")
   assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  "value, dtype, said",
+  [
+    (np.nan, "float32", r"3 of 16 that are NaN or infinite"),
+    (-np.inf, "float16", r"3 of 16 that are NaN or infinite"),
+    (1e300, "float64", r"3 of 16 that are NaN or infinite"),
+    (1, "int8", "floating point, got int8: .* before it was quantised"),
+    (1, "bool", "floating point, got bool"),
+    (1, "complex64", "floating point, got complex64"),
+  ],
+)
+def test_weights_are_finite_numbers(value, dtype, said):
+  kernel = np.zeros((4, 4), dtype)
+  kernel.flat[:3] = value
+  theirs = tree()
+  theirs["encoder"]["layers_0"]["kernel"] = kernel
+  with pytest.raises(UsageError, match="DIR must hold encoder/layers_0/kernel"):
+    begin(tree(), source(theirs))
+  with pytest.raises(UsageError, match=said):
+    begin(tree(), source(theirs))
+  # What is left over may be of any kind.
+  begin(tree(), source(tree(other={"kernel": kernel})))
+
+
+def test_a_shape_that_no_model_has_is_told_with_its_place():
+  shape = {"emb_dim": 8, "mlp_dim": 8, "num_layers": 0, "num_heads": 2}
+  with pytest.raises(UsageError, match="DIR: num_layers must be a positive"):
+    source({}, **shape).config(vocab_size=8, num_outputs=2, head_dim=4)
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (4,)])
+def test_a_head_of_another_size_than_its_classes_is_told(shape):
+  task = Task("t", TaskKind.CLASSES, ("a", "b", "c"))
+  theirs = tree(head={"kernel": np.ones((4, 3)), "bias": np.zeros(shape)})
+  turned = Task("t", TaskKind.CLASSES, ("c", "b", "a"))
+  headed = dataclasses.replace(source(theirs), task=task).for_task(turned)
+  ours = tree(head={"kernel": np.ones((4, 3)), "bias": np.zeros(3)})
+  with pytest.raises(UsageError, match=r"of the same size .*: head/bias is"):
+    fit(ours, headed)

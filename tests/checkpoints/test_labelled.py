@@ -58,3 +58,30 @@ def test_a_model_without_a_head_has_no_task():
 def test_what_cannot_be_meant_is_refused(config, message):
   with pytest.raises(UsageError, match=message):
     task_of(with_outputs(2), config, "m")
+
+
+@pytest.mark.parametrize(
+  "config, said",
+  [
+    (
+      {"id2label": ["no", "yes"]},
+      "m must have a config.json whose id2label is",
+    ),
+    ({"problem_type": ["regression"]}, "whose problem_type is a text, got"),
+  ],
+)
+def test_a_field_of_another_kind_is_told(config, said):
+  with pytest.raises(UsageError, match=said):
+    task_of(with_outputs(2), config, "m")
+
+
+def test_names_that_are_null_are_none():
+  config = {"id2label": None, "problem_type": None}
+  assert task_of(with_outputs(2), config, "m").label_names == ("0", "1")
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (8, 0)])
+def test_a_head_that_is_no_matrix_is_told(shape):
+  head = {"head/kernel": Stored(shape, np.dtype("f4"), lambda: np.zeros(shape))}
+  with pytest.raises(UsageError, match="a classifier, but head/kernel is floa"):
+    task_of(head, {}, "m")

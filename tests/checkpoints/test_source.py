@@ -10,11 +10,15 @@ import jax
 import numpy as np
 import pytest
 from huggingface_hub import constants
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 from augdistill.checkpoints.begin import begin, fit
 from augdistill.checkpoints.source import open_source
 from augdistill.errors import UsageError
 from augdistill.models.enct5 import EncT5Config, enct5
+from augdistill.models.masked_bert import masked_bert
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 T5 = {
@@ -157,3 +161,63 @@ def test_what_the_hub_does_not_give_is_told_with_a_remedy(kept, name):
   with pytest.raises(UsageError, match="Without one, give a directory") as told:
     open_source(f"hf://{name}")
   assert "cannot get " in str(told.value)
+
+
+# --- a config.json that another program, or a disk, has spoilt ---------------
+
+FIELDS = (
+  *("model_type", "position_embedding_type", "num_attention_heads", "n_heads"),
+  *("hidden_act", "activation", "layer_norm_eps", "pad_token_id", "id2label"),
+  *("problem_type", "feed_forward_proj", "relative_attention_max_distance"),
+  *("layer_norm_epsilon", "vocab_size", "num_hidden_layers", "hidden_size"),
+)
+ABSURD = st.one_of(
+  st.none(),
+  st.booleans(),
+  st.integers(-(10**30), 10**30),
+  st.floats(),
+  st.sampled_from(["", "x", "7", "gelu", "t5", "bert", "roberta"]),
+  st.lists(st.integers(), max_size=2),
+  st.dictionaries(st.sampled_from("012"), st.none() | st.text(max_size=2)),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+  st.sampled_from(["bert", "roberta", "electra", "distilbert", "t5_1_1"]),
+  st.dictionaries(st.sampled_from(FIELDS), ABSURD, min_size=1, max_size=3),
+)
+def test_an_absurd_configuration_is_an_error_of_use_or_a_model(
+  tmp_path_factory, kind, absurd
+):
+  folder = tmp_path_factory.getbasetemp() / f"absurd_{kind}"
+  if not folder.exists():
+    shutil.copytree(GOLDEN / kind, folder)
+    config = folder / "config.json"
+    whole = json.loads(config.read_text()) if config.exists() else T5
+    (folder / "whole.json").write_text(json.dumps(whole))
+  whole = json.loads((folder / "whole.json").read_text())
+  (folder / "config.json").write_text(json.dumps(whole | absurd))
+  try:
+    source = open_source(str(folder))
+    shape = source.config(num_outputs=3)
+    hash(shape)  # As of which a network is kept.
+  except UsageError as error:
+    assert len(str(error).splitlines()) == 1
+    assert str(folder) in str(error)
+
+
+@pytest.mark.parametrize("rows", [(), (99,), (16, 2)])
+def test_a_bias_of_another_size_than_the_words_is_told(tmp_path, rows):
+  folder = tmp_path / "masked"
+  shutil.copytree(GOLDEN / "bert_masked", folder)
+  weights = load_file(folder / "model.safetensors")
+  name = "cls.predictions.bias"
+  save_file(
+    weights | {name: np.zeros(rows, "f4")}, folder / "model.safetensors"
+  )
+  source = open_source(str(folder))
+  shape = source.config(num_outputs=1)
+  params = masked_bert(shape, mask_id=4).init(jax.random.key(0))
+  with pytest.raises(UsageError, match=r"of the same size .*: bias is \["):
+    fit(params, source)

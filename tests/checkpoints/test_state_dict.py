@@ -114,7 +114,7 @@ def test_an_index_that_does_not_fit_is_explained(tmp_path, weight_map, message):
 
 def test_an_index_that_is_no_json_is_explained(tmp_path):
   write_parts(tmp_path, PART).write_text("{")
-  with pytest.raises(UsageError, match=r"index\.json must say"):
+  with pytest.raises(UsageError, match=r"index\.json must be the JSON"):
     state_dict_arrays(str(tmp_path))
 
 
@@ -141,3 +141,35 @@ def test_a_damaged_file_is_an_error_of_use_or_reads(
       array.read()
   except UsageError:
     pass
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/etc/passwd", "a/../b"])
+def test_an_index_names_files_beside_it_alone(tmp_path, name):
+  write_parts(tmp_path, PART, {"x": name})
+  with pytest.raises(UsageError, match="which lies in another directory"):
+    state_dict_arrays(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", [None, 3, ["part.safetensors"]])
+def test_an_index_names_its_files_by_texts(tmp_path, name):
+  write_parts(tmp_path, PART, {"x": name})
+  with pytest.raises(UsageError, match="its weight_map names no files"):
+    state_dict_arrays(str(tmp_path))
+
+
+def test_a_weight_lies_in_the_file_that_the_index_names(tmp_path):
+  other = {"other.safetensors": {"y": np.float32([2])}}
+  places = {"x": "part.safetensors", "y": "part.safetensors"}
+  write_parts(tmp_path, PART | other, places)
+  with pytest.raises(
+    UsageError, match=r"names y, which part\.safetensors does"
+  ):
+    state_dict_arrays(str(tmp_path))
+
+
+@pytest.mark.parametrize("value", [["a", "b"], "a", b"a"])
+def test_flax_holds_numbers(tmp_path, value):
+  content = serialization.msgpack_serialize({"a": {"bias": value}})
+  (tmp_path / "flax_model.msgpack").write_bytes(content)
+  with pytest.raises(UsageError, match=r"a\.bias is no array of numbers"):
+    state_dict_arrays(str(tmp_path))

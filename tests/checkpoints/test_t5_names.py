@@ -196,3 +196,33 @@ def test_weights_of_something_else_are_refused():
   array = Stored((3, 2), np.dtype("float32"), lambda: np.zeros((3, 2), "f4"))
   with pytest.raises(UsageError, match="there must hold a T5"):
     enct5_shape({"bert.embeddings.weight": array}, "there")
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (5, 10**12), (5, 2, 3, 4, 5)])
+def test_a_stack_that_is_none_is_told(shape):
+  name = "encoder/encoder/mlp/wi/kernel"
+  stack = Stored(shape, np.dtype("f4"), lambda: np.zeros(shape))
+  with pytest.raises(UsageError, match=f"{name} must be a stack of at most"):
+    from_t5x({name: stack})
+
+
+@pytest.mark.parametrize(
+  "name",
+  ["token_embedder/embedding", "encoder/layers_0/attention/query/kernel"],
+)
+@pytest.mark.parametrize("shape", [None, (), (8,), (0, 8)])
+def test_weights_of_no_such_shape_are_no_t5(name, shape):
+  arrays = dict.fromkeys(
+    (
+      *("token_embedder/embedding", "encoder/layers_0/attention/query/kernel"),
+      *("encoder/layers_0/mlp/wi/kernel", "encoder/relpos_bias/rel_embedding"),
+    ),
+    Stored((8, 8), np.dtype("f4"), lambda: np.zeros((8, 8))),
+  )
+  assert enct5_shape(arrays, "DIR")["num_heads"] == 8
+  arrays[name] = Stored(shape or (), np.dtype("f4"), lambda: np.zeros(shape))
+  if shape is None:
+    del arrays[name]
+  said = "has no" if shape is None else f"{name} is float32"
+  with pytest.raises(UsageError, match=f"DIR must hold a T5, .*but .*{said}"):
+    enct5_shape(arrays, "DIR")

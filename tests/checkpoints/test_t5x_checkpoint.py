@@ -211,3 +211,75 @@ def test_a_damaged_checkpoint_of_orbax_is_told(shared_data, tmp_path, damage):
   with pytest.raises(UsageError, match="must"):
     for array in t5x_arrays(str(copy)).values():
       array.read()
+
+
+SCALE = "target.encoder.encoder_norm.scale"
+
+
+def test_a_file_of_another_name_is_no_part_of_an_array(tmp_path):
+  path = write(tmp_path / "a")
+  (tmp_path / "a" / SCALE / "1").rename(tmp_path / "a" / SCALE / "9")
+  array = t5x_arrays(path)["encoder/encoder_norm/scale"]
+  with pytest.raises(UsageError, match="1 of its files too few"):
+    array.read()
+
+
+@pytest.mark.parametrize(
+  "change, said",
+  [
+    ({"shape": [10**12]}, r"got float32\[1000000000000\]"),
+    ({"chunks": [10**9]}, r"got parts of shape \[1000000000\]"),
+    ({"chunks": [0]}, "must hold an array, but"),
+    ({"shape": [-1]}, "must hold an array, but"),
+    ({"dtype": "<f8"}, r"got float64\[5\]"),
+    ({"compressor": {"id": "unknown"}}, "must hold an array, but"),
+  ],
+)
+def test_an_absurd_array_is_told_and_not_read(tmp_path, change, said):
+  path = write(tmp_path / "a")
+  file = tmp_path / "a" / SCALE / ".zarray"
+  file.write_text(json.dumps(json.loads(file.read_text()) | change))
+  array = t5x_arrays(path)["encoder/encoder_norm/scale"]
+  with pytest.raises(UsageError, match=said) as told:
+    array.read()
+  assert "source locations" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+  "target", [5, "x", [], {"a": None}, {"a": "x" * 9999}, {"a": [1]}]
+)
+def test_a_target_that_is_no_tree_of_arrays_is_told(tmp_path, target):
+  content = {"version": 3, "optimizer": {"target": target}}
+  (tmp_path / "checkpoint").write_bytes(
+    serialization.msgpack_serialize(content)
+  )
+  with pytest.raises(
+    UsageError, match=r"must be T5X's tree|must say where a is"
+  ):
+    t5x_arrays(str(tmp_path))
+
+
+@pytest.mark.parametrize("shape", [[-1], ["x"], [float("inf")], 3, [[1]]])
+def test_a_shape_that_is_none_is_told(tmp_path, shape):
+  leaf = {"driver": "zarr", "dtype": "float32", "metadata": {"shape": shape}}
+  content = {"version": 3, "optimizer": {"target": {"a": leaf}}}
+  (tmp_path / "checkpoint").write_bytes(
+    serialization.msgpack_serialize(content)
+  )
+  with pytest.raises(UsageError, match="must say where a is, but has"):
+    t5x_arrays(str(tmp_path))
+
+
+def test_a_bucket_that_does_not_answer_is_given_up(monkeypatch):
+  class Silent:
+    def result(self, timeout):
+      assert 0 < timeout <= 60
+      raise TimeoutError
+
+  class Bucket:
+    read = open = lambda *_: Silent()
+
+  monkeypatch.setattr(tensorstore, "KvStore", Bucket())
+  said = "cannot read gs://a/b: no answer in time.*gcloud auth"
+  with pytest.raises(UsageError, match=said):
+    is_t5x("gs://a/b")

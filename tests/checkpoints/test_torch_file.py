@@ -156,3 +156,63 @@ def test_a_damaged_file_is_an_error_of_use_or_reads(tmp_path_factory, data):
       array.read()
   except UsageError:
     pass
+
+
+def text(name):
+  return b"X" + len(name).to_bytes(4, "little") + name.encode()
+
+
+MKDIR = b"cos\nmkdir\n"
+ARGUMENT = b"Vwas_run\n"
+
+
+@pytest.mark.parametrize(
+  "pickled, said",
+  [
+    (b"(" + ARGUMENT + b"ios\nmkdir\n.", "asks for the instruction INST"),
+    (b"(" + MKDIR + ARGUMENT + b"o.", "asks for the instruction OBJ"),
+    (MKDIR + ARGUMENT + b"\x85\x81.", "asks for the instruction NEWOBJ"),
+    (MKDIR + ARGUMENT + b"\x85}\x92.", "asks for the instruction NEWOBJ_EX"),
+    (b"\x82\x01.", "asks for the instruction EXT1"),
+    (MKDIR + ARGUMENT + b"\x85R.", r"asks for os\.mkdir"),
+    (text("os") + text("mkdir") + b"\x93.", r"asks for os\.mkdir"),
+    (text("os.mkdir") + b"Q.", "too many values to unpack"),
+    (b"Pos.mkdir\n.", "asks for the instruction PERSID"),
+    (b"ctorch\nFloatStorage\n(I9\ntR.", "not callable"),
+    (
+      b"}" + text("w") + b"ctorch._utils\n_rebuild_parameter\n(I3\ntRs.",
+      "be a",
+    ),
+    # 2^31 places of a memory, a tuple of 2^40 parts, more bytes than there are.
+    (b"}r\xff\xff\xff\x7f.", "is beyond its size"),
+    (b"})q\x00h\x00h\x00\x86q\x01h\x01h\x01\x86I1\ns.", "a tuple twice"),
+    (b"})2\x86I1\ns.", "asks for the instruction DUP"),
+    (b"\x8e" + b"\xff" * 7 + b"\0x.", "but only 2 remain"),
+  ],
+)
+def test_what_torch_does_not_write_is_refused(
+  tmp_path, monkeypatch, pickled, said
+):
+  monkeypatch.chdir(tmp_path)
+  write(tmp_path / "m.bin", None, pickled)
+  with pytest.raises(UsageError, match=said):
+    torch_arrays("m.bin")
+  assert not (tmp_path / "was_run").exists()
+
+
+def test_what_is_larger_than_its_file_is_not_read(tmp_path):
+  path = tmp_path / "m.bin"
+  write(path, None, rebuilt(0, (10**12, 3), (0, 1)))
+  with pytest.raises(UsageError, match="inside its storage"):
+    torch_arrays(str(path))
+  # A thousand zeros take a few bytes, and so do a million times as many.
+  for names in ("archive/data.pkl",), ("archive/data/0",):
+    with zipfile.ZipFile(path, "w") as archive:
+      for name, content in (
+        ("archive/data.pkl", rebuilt(0, (2, 3), (3, 1))),
+        ("archive/data/0", MATRIX.tobytes()),
+      ):
+        kind = zipfile.ZIP_DEFLATED if name in names else zipfile.ZIP_STORED
+        archive.writestr(name, content, kind)
+    with pytest.raises(UsageError, match=f"{names[0]} is compressed"):
+      torch_arrays(str(path))["w"].read()

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from augdistill.cli.trained import Trained
 from augdistill.data.batches import eval_batches
@@ -310,3 +310,47 @@ def test_teacher_and_student_may_be_of_two_families(
   done = ok("distill", *flags, "--method=kd", f"--output_dir={output}")
   assert "the teacher reads with its own vocabulary" in done.out
   assert isinstance(Trained.load(str(output)).served.model, BertConfig)
+
+
+@pytest.mark.parametrize(
+  "field, value, said",
+  [
+    ("num_attention_heads", "two", "whose num_attention_heads is a whole num"),
+    ("num_attention_heads", 3, "num_heads must divide emb_dim, got 3 and 8"),
+    ("model_type", ["bert"], "one of the types t5"),
+    ("layer_norm_eps", float("nan"), "epsilon must be in [0, 1), got nan"),
+    ("id2label", ["app"], "whose id2label is an object"),
+  ],
+)
+def test_a_spoilt_configuration_is_refused_in_one_line(
+  tmp_path, classifier, data, field, value, said
+):
+  folder = tmp_path / "spoilt"
+  shutil.copytree(classifier, folder)
+  config = json.loads((folder / "config.json").read_text())
+  (folder / "config.json").write_text(json.dumps(config | {field: value}))
+  output = tmp_path / "run"
+  for line in (
+    ("distill", *TINY, f"--teacher={folder}", "--method=kd"),
+    ("finetune", *NO_MODEL, f"--init={folder}"),
+  ):
+    done = run(*line, *data, f"--output_dir={output}")
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert said in done.err and str(folder) in done.err
+    assert not output.exists()
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path, classifier, data):
+  folder = tmp_path / "spoilt"
+  shutil.copytree(classifier, folder)
+  file = folder / "model.safetensors"
+  weights = load_file(file)
+  weights["bert.pooler.dense.bias"][3] = np.nan
+  save_file(weights, file)
+  done = run(
+    *("distill", *TINY, f"--teacher={folder}", "--method=kd", *data),
+    f"--output_dir={tmp_path / 'run'}",
+  )
+  assert done.code == 2
+  assert "pooler/bias in finite numbers, got 1 of 8 that are NaN" in done.err

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import (
   decoders,
   models,
@@ -247,3 +249,86 @@ def test_an_ordinary_piece_must_not_stand_for_padding(tmp_path):
   (tmp_path / "tokenizer.json").write_text(json.dumps(content))
   with pytest.raises(UsageError, match=r"special token at id 0.*'\[PAD\]'"):
     load_vocab(tmp_path)
+
+
+def changed(tmp_path, *path, value):
+  """bert_like's file with one of its values replaced."""
+  content = json.loads(bert_like().to_str())
+  place = content
+  for key in path[:-1]:
+    place = place[key]
+  place[path[-1]] = value
+  file = tmp_path / "tokenizer.json"
+  file.write_text(json.dumps(content))
+  return file
+
+
+def test_an_id_far_from_the_others_asks_for_no_rows(tmp_path):
+  file = changed(tmp_path, "model", "vocab", "paid", value=4_000_000_000)
+  with pytest.raises(UsageError, match="without large gaps, got id 4,000,000,"):
+    load_vocab(file)
+
+
+def test_what_stands_around_texts_is_of_the_vocabulary(tmp_path):
+  path = "post_processor", "special_tokens", "[SEP]", "ids"
+  file = changed(tmp_path, *path, value=[99])
+  with pytest.raises(
+    UsageError, match="pieces of its own around texts, got id"
+  ):
+    load_vocab(file)
+
+
+def test_a_library_that_panics_is_no_crash(tmp_path):
+  file = changed(tmp_path, "post_processor", "special_tokens", value={})
+  with pytest.raises(UsageError, match=r"must be a tokenizer\.json of the lib"):
+    load_vocab(file)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_damaged_tokenizer_is_an_error_of_use_or_reads(
+  tmp_path_factory, data
+):
+  file = tmp_path_factory.getbasetemp() / "damaged_tokenizer.json"
+  content = bytearray(bert_like().to_str().encode())
+  for _ in range(data.draw(st.integers(0, 3))):
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] = data.draw(st.integers(0, 255))
+  if data.draw(st.booleans()):
+    content = content[: data.draw(st.integers(0, len(content)))]
+  file.write_bytes(content)
+  try:
+    vocab = load_vocab(file)
+  except UsageError:
+    return
+  assert vocab.encode(TEXTS) and len(vocab.lexicon.producible) == vocab.size
+
+
+@pytest.mark.parametrize(
+  "name", ["do_lower_case", "strip_accents", "tokenize_chinese_chars"]
+)
+def test_what_stands_beside_a_vocab_txt_is_true_or_false(tmp_path, name):
+  (tmp_path / "vocab.txt").write_text("\n".join(PIECES) + "\n")
+  config = tmp_path / "tokenizer_config.json"
+  config.write_text(json.dumps({name: "yes"}))
+  with pytest.raises(UsageError, match=f"{name} of true or false, got 'yes'"):
+    load_vocab(tmp_path)
+  whole = load_vocab_without(config, tmp_path)
+  config.write_text(json.dumps({name: None}))
+  assert load_vocab(tmp_path).encode(TEXTS) == whole.encode(TEXTS)
+  config.write_text("[" * 100_000)
+  with pytest.raises(UsageError, match=r"tokenizer_config\.json must be"):
+    load_vocab(tmp_path)
+
+
+def load_vocab_without(config, directory):
+  config.unlink()
+  return load_vocab(directory)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_piece_may_hold_what_unicode_breaks_lines_at(tmp_path, end):
+  pieces = (*PIECES, "a\u2028b", "\x85", "last")
+  (tmp_path / "vocab.txt").write_bytes(end.join(pieces).encode())
+  vocab = load_vocab(tmp_path)
+  assert vocab.pieces(range(len(pieces))) == list(pieces)

@@ -152,6 +152,10 @@ def test_a_text_that_is_too_long_is_refused(network, params):
   [
     ({"num_heads": 3}, "num_heads must divide emb_dim, got 3 and 8"),
     ({"num_layers": 0}, "num_layers must be a positive int, got 0"),
+    ({"num_segments": -1}, "num_segments must be an int that is not negative"),
+    ({"first_position": 999}, r"one of the \d+ positions, got 999"),
+    ({"epsilon": float("nan")}, r"epsilon must be in \[0, 1\), got nan"),
+    ({"epsilon": 1.0}, r"epsilon must be in \[0, 1\), got 1.0"),
     ({"dropout_rate": 1.0}, r"dropout_rate must be in \[0, 1\), got 1.0"),
     ({"activation": "swish"}, "activation must be one of gelu, .*'swish'"),
     ({"dtype": "int8"}, "dtype must be one of float32, bfloat16, got 'int8'"),

@@ -135,6 +135,8 @@ def test_options_of_a_size_reach_its_configuration():
     ({"num_layers": 0}, "num_layers must be a positive int, got 0"),
     ({"emb_dim": -8}, "emb_dim must be a positive int, got -8"),
     ({"dropout_rate": 1.0}, r"dropout_rate must be in \[0, 1\), got 1.0"),
+    ({"relative_buckets": 3}, "relative_buckets must be at least 4"),
+    ({"relative_max_distance": 8}, "more than a quarter of them, got 32 and 8"),
     ({"dropout_rate": -0.1}, r"dropout_rate must be in \[0, 1\), got -0.1"),
     ({"dropout_rate": float("nan")}, "dropout_rate must be in"),
     ({"dtype": "float16"}, "dtype must be float32 or bfloat16, got 'float16'"),
