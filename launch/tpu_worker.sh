@@ -17,7 +17,6 @@ set -euo pipefail
 
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 PYTHON=3.11 # launch/constraints.txt is tried with it; TPU images have 3.10.
-LIBTPU=https://storage.googleapis.com/jax-releases/libtpu_releases.html
 STOP_SECONDS=${STOP_SECONDS:-120}
 export PATH="$HERE/bin:$PATH"
 
@@ -51,8 +50,7 @@ install_augdistill() {
   rm -rf "$HERE/venv"
   uv --quiet venv --python "$PYTHON" "$HERE/venv"
   uv --quiet pip install --python "$HERE/venv/bin/python" \
-    --constraint "$HERE/constraints.txt" --find-links "$LIBTPU" \
-    "$wheel" "jax[tpu]"
+    --constraint "$HERE/constraints.txt" "$wheel" "jax[tpu]"
   echo "$made_from" >"$HERE/venv/made_from"
 }
 

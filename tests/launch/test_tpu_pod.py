@@ -25,6 +25,10 @@ case "$*" in
     ;;
   *\ create\ *)
     [ ! -e "$FAKE/full" ] || fail "RESOURCE_EXHAUSTED: no more capacity"
+    if [ -e "$FAKE/full_once" ]; then
+      rm "$FAKE/full_once"
+      fail "RESOURCE_EXHAUSTED: no more capacity"
+    fi
     [ -z "$state" ] || fail "ALREADY_EXISTS"
     case "$*" in
       *queued-resources*) echo ACTIVE >"$FAKE/state" ;;
@@ -54,6 +58,11 @@ case "$*" in
         for code in $line; do [ "$code" = 0 ] || exit "$code"; done
         ;;
       hang) echo "it runs"; exec sleep 100 ;;
+      full_once)
+        echo PREEMPTED >"$FAKE/state"
+        touch "$FAKE/full_once"
+        exit 255
+        ;;
       *) echo "$line" >"$FAKE/state"; exit 255 ;;
     esac
     ;;
@@ -157,6 +166,13 @@ def test_a_preempted_tpu_is_deleted_and_made_again(programs, fake):
   assert verbs(programs) == [*ONE, "delete", *ONE, "delete"]
   assert "running again, 1 of 5" in done.err
   assert all("--spot" in c for c in programs.calls() if "create" in c)
+
+
+def test_after_a_preemption_capacity_is_waited_for(programs, fake):
+  plan(fake, "full_once", "0")
+  done = programs.run("tpu_pod.sh", *FLAGS, "--spot", *COMMAND)
+  assert done.code == 0, done.err
+  assert verbs(programs) == [*ONE, "delete", "create", *ONE, "delete"]
 
 
 def test_a_queued_resource_that_was_suspended_is_made_again(programs, fake):
