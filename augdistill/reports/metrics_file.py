@@ -54,6 +54,7 @@ class MetricsWriter:
     finite = {n: v if math.isfinite(v) else None for n, v in numbers.items()}
     self._file.write(json.dumps({"step": step, **finite}) + "\n")
     self._file.flush()
+    os.fsync(self._file.fileno())  # A bucket's file system copies it only then.
     for dashboard in self._dashboards:
       dashboard.scalars(step, numbers)
 
