@@ -190,6 +190,18 @@ def test_a_row_begins_with_the_papers_model(name):
     assert run_config.init_layers == which
 
 
+def test_a_flag_gives_a_row_another_model():
+  shape = {"vocab_size": 8, "num_outputs": 2}
+  row = "papers/mmel/table3_baseline.gin"
+  mini = resolve(row, bindings=["INIT = None"], model="mini")[0].model(**shape)
+  assert isinstance(mini, EncT5Config) and mini.num_layers == SIZES["mini"][2]
+  distil = f"hf://{BEGINNINGS['ad2']}"
+  for name in (row, row.replace(".gin", "_cpu.gin")):
+    run_config, _ = resolve(name, init=distil)
+    assert run_config.init == distil
+    assert run_config.model(**shape).num_segments == 0  # DistilBERT's
+
+
 def test_fmix_is_tried_with_bert_too():
   for row in ("table5_baseline", "table5_fmix"):
     run_config, text = resolve(f"papers/fmix/{row}.gin", "papers/fmix/bert.gin")
