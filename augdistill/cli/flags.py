@@ -249,7 +249,9 @@ def macro_bindings(args: argparse.Namespace) -> list[str]:
       value = written_out(value) if flag == "method" else value
       value = as_directory(value) if flag in _DIRECTORIES else value
       bindings.append(f"{macro} = {value!r}")
-  if getattr(args, "init", None) and not getattr(args, "model", None):
+  if getattr(args, "model", None):  # A file may have given another shape.
+    bindings.append("RunConfig.model = @enct5_config")
+  elif getattr(args, "init", None):
     bindings.append("RunConfig.model = @model_like")
     _check_read(args.gin_bindings)
   return bindings

@@ -40,8 +40,16 @@ class SubwordVocab:
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """sha256 of the file."""
-    return hashlib.sha256(self.content).hexdigest()
+    """sha256 of what decides what texts become, however it is written.
+
+    Files of one vocabulary differ in what they leave out, in how they cut and
+    pad rows, and in what they call the template that puts `frame` there.
+    """
+    decisive = {**self._read, "frame": dataclasses.asdict(self.frame)}
+    for name in ("version", "truncation", "padding", "post_processor"):
+      del decisive[name]
+    text = json.dumps(decisive, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
   @functools.cached_property
   def _tokenizer(self) -> Any:
@@ -54,6 +62,11 @@ class SubwordVocab:
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
     return tokenizer
+
+  @functools.cached_property
+  def _read(self) -> dict[str, Any]:
+    """The file as the library reads it, with what the file leaves out."""
+    return json.loads(self._tokenizer.to_str())
 
   @functools.cached_property
   def num_pieces(self) -> int:
@@ -73,7 +86,7 @@ class SubwordVocab:
   @functools.cached_property
   def unk_id(self) -> int:
     """The id of what no piece covers; -1 where bytes cover everything."""
-    model = json.loads(self.content)["model"]
+    model = self._read["model"]
     unknown = model.get("unk_token")
     if unknown is None:  # A Unigram model has its number.
       return -1 if model.get("unk_id") is None else model["unk_id"]
@@ -123,7 +136,7 @@ class SubwordVocab:
       )
     around = (PAD_ID, frame.end_id, *frame.before, *frame.between)
     protected = np.isin(np.arange(self.size), around)
-    model = json.loads(self.content)["model"]
+    model = self._read["model"]
     if model.get("type") != "WordPiece":
       return Lexicon(producible, protected)
     mark = model["continuing_subword_prefix"]

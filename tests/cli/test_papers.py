@@ -1,27 +1,36 @@
-"""The files of configs/papers: every row of the papers' tables."""
+"""The files of configs/papers: every row of the papers' tables.
+
+What the hub of Hugging Face has is here a tiny model of the same name.
+"""
 
 import argparse
+import functools
 import importlib.util
+import math
 import pathlib
 import re
 
+import huggingface_hub
 import jax
 import numpy as np
 import pytest
 
 from augdistill.cli import config, fit, parts
 from augdistill.cli.bindings import PACKAGE, packaged_files
+from augdistill.models.bert_config import BertConfig
+from augdistill.models.enct5 import EncT5Config
 from augdistill.models.sizes import SIZES
+from tests.cli.hub import MODELS, write_model
 from tests.cli.tiny import examples, write_tsv
 
 CONFIGS = pathlib.Path(importlib.util.find_spec(PACKAGE).origin).parent
 MICRO = pathlib.Path(__file__).with_name("micro.gin")
 # Files that rows include, by paper: what its rows, its twins and some share.
 SHARED = {
-  "ad2": {"common", "cpu", "minilm"},
+  "ad2": {"common", "cpu"},
   "augpro": {"common", "cpu", "labeled"},
   "batch_mixup": {"common", "cpu"},
-  "fmix": {"common", "cpu"},
+  "fmix": {"bert", "common", "cpu"},
   "mmel": {"common", "cpu"},
 }
 NAMES = {
@@ -40,6 +49,25 @@ def stem(name):
 
 def is_shared(name):
   return stem(name) in SHARED[name.split("/")[1]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hub(tmp_path_factory, teacher):
+  """Writes the model called so, once, in place of the hub; returns where."""
+  root = tmp_path_factory.mktemp("hub")
+  spiece = teacher / "vocab" / "vocab.spm"
+
+  @functools.cache
+  def folder(name):
+    return write_model(name, root / name, spiece)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(
+      huggingface_hub,
+      "snapshot_download",
+      lambda name, allow_patterns: str(folder(name)),
+    )
+    yield folder
 
 
 TWINS = [name for name in PAPERS if name.endswith("_cpu.gin")]
@@ -117,15 +145,71 @@ def test_a_twin_is_the_method_of_its_row_at_a_size_for_cpus(name):
   assert f"--gin_file {name} " in header(name)
   (twin, _), (full, _) = resolve(name), resolve(row)
   assert twin.method == full.method
-  assert twin.init_layers == full.init_layers
+  # A student that has a model of its own begins, small, as its teacher.
+  assert full.init_layers in (None, twin.init_layers)
   assert twin.data.labeled_fraction == full.data.labeled_fraction
   shapes = [c.model(vocab_size=8, num_outputs=2) for c in (twin, full)]
-  assert shapes[0].emb_dim <= SIZES["mini"][0] < shapes[1].emb_dim
+  assert isinstance(shapes[0], EncT5Config) and twin.init is None
+  assert shapes[0].emb_dim <= SIZES["mini"][0]
+  assert full.init or shapes[1].emb_dim > SIZES["mini"][0]
   assert twin.num_steps <= (2000 if "long" in name else 1200)
   assert (twin.data.task, twin.data.max_length) == ("helpdesk", 32)
 
 
 # --- what the papers say -----------------------------------------------------
+
+
+# What the rows of a paper begin with, and those of another size.
+BEGINNINGS = {
+  "ad2": "distilbert/distilbert-base-uncased",
+  "ad2/table1_teacher": "google-bert/bert-base-uncased",
+  "ad2/table2_ad2": "microsoft/MiniLM-L12-H384-uncased",
+  "ad2/table2_minilm": "microsoft/MiniLM-L12-H384-uncased",
+  "ad2/table5_teacher": "google-bert/bert-large-uncased",
+  "augpro": "google/t5-v1_1-small",
+  "augpro/table1_teacher": "google/t5-v1_1-large",
+  "augpro/table2_teacher": "google/t5-v1_1-large",
+  "batch_mixup": "FacebookAI/roberta-large",
+  "fmix": None,
+  "mmel": "google-bert/bert-base-uncased",
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_begins_with_the_papers_model(name):
+  paper, row = name.split("/")[1], name.removeprefix("papers/")[:-4]
+  model = BEGINNINGS.get(row, BEGINNINGS[paper])
+  run_config, _ = resolve(name)
+  assert run_config.init == (model and f"hf://{model}")
+  if model:
+    _, there, _, width = MODELS[model]
+    shape = run_config.model(vocab_size=8, num_outputs=2)
+    some = row.startswith("ad2/table4_")
+    assert (shape.num_layers, shape.emb_dim) == (3 if some else there, width)
+    which = row.split("_")[1] if some else None
+    assert run_config.init_layers == which
+
+
+def test_a_flag_gives_a_row_another_model():
+  shape = {"vocab_size": 8, "num_outputs": 2}
+  row = "papers/mmel/table3_baseline.gin"
+  mini = resolve(row, bindings=["INIT = None"], model="mini")[0].model(**shape)
+  assert isinstance(mini, EncT5Config) and mini.num_layers == SIZES["mini"][2]
+  distil = f"hf://{BEGINNINGS['ad2']}"
+  for name in (row, row.replace(".gin", "_cpu.gin")):
+    run_config, _ = resolve(name, init=distil)
+    assert run_config.init == distil
+    assert run_config.model(**shape).num_segments == 0  # DistilBERT's
+
+
+def test_fmix_is_tried_with_bert_too():
+  for row in ("table5_baseline", "table5_fmix"):
+    run_config, text = resolve(f"papers/fmix/{row}.gin", "papers/fmix/bert.gin")
+    assert run_config.init == "hf://google-bert/bert-base-uncased"
+    assert run_config.batch_size == 32
+    assert run_config.num_steps == math.ceil(5 * 159_571 / 32)
+    assert of(run_config, "fmix") == {"alpha": 0.1, "decay": 3.0}
+    assert "LEARNING_RATE = 1e-05" in text
 
 
 def of(run_config, view):
@@ -137,9 +221,7 @@ def of(run_config, view):
 )
 def test_augpro_is_at_the_papers_scale(name):
   run_config, text = resolve(name)
-  teacher = stem(name).endswith("teacher")
   shape = run_config.model(vocab_size=8, num_outputs=2)
-  assert shape.num_layers == (24 if teacher else 8)
   assert shape.dropout_rate == 0.1
   assert run_config.teacher_dropout
   assert run_config.num_steps == 600_000
@@ -172,11 +254,6 @@ def test_augpros_signs_are_those_of_the_rows():
 )
 def test_ad2_is_at_the_papers_scale(name):
   run_config, text = resolve(name)
-  layers = {"table1_teacher": 12, "table5_teacher": 24}
-  layers |= {"table2_minilm": 12, "table2_ad2": 12}
-  here = layers.get(stem(name), 3 if "table4" in name else 6)
-  shape = run_config.model(vocab_size=8, num_outputs=2)
-  assert shape.num_layers == here
   assert run_config.batch_size == 32
   assert run_config.data.max_length == 512
   for line in ("decay = 'linear'", "warmup_fraction = 0.1", "clip_norm = 1.0"):
@@ -242,19 +319,33 @@ def test_what_a_file_gives_is_written_and_read_back(name, tmp_path):
 def given(tmp_path_factory, data, teacher):
   """What a row is told on the command line, by flag."""
   train, test = (flag.split("=", 1)[1] for flag in data)
+  folder = tmp_path_factory.mktemp("given")
   rewrites = [(text, f"{text} please") for text, _ in examples(60)]
-  path = tmp_path_factory.mktemp("rewrites") / "rewrites.tsv"
+  path = folder / "rewrites.tsv"
   write_tsv(path, rewrites, ("sentence", "rewrite"))
-  teacher = str(teacher)
-  return {"train": train, "test": test, "teacher": teacher, "rewrites": path}
+  base, large = (
+    write_model(f"google-bert/bert-{size}-uncased", folder / size, None, True)
+    for size in ("base", "large")
+  )
+
+  def flags(name):
+    found = {"train": train, "test": test, "rewrites": path}
+    if resolve(name)[0].method.startswith("kd"):
+      bert = large if "ad2/table5" in name else base
+      found["teacher"] = teacher if "augpro/" in name else bert
+    return {flag: str(value) for flag, value in found.items()}
+
+  return flags
+
+
+def prepared(name, given):
+  """The parts of a row's run at micro size on tiny data."""
+  return parts.prepare(resolve(name, MICRO, **given(name))[0])
 
 
 def take_two_steps(name, given):
   """Two steps at micro size on tiny data; returns the losses."""
-  given = {flag: str(value) for flag, value in given.items()}
-  run_config, _ = resolve(name, MICRO, **given)
-  made = parts.prepare(run_config)
-  what = fit.training(made)
+  what = fit.training(prepared(name, given))
   state = what.initial_state()
   before = jax.tree.map(np.array, state.params)  # Its own is given away.
   step, losses = what.make_step(), []
@@ -270,9 +361,9 @@ def take_two_steps(name, given):
   return losses
 
 
-# A row with deep terms and an inherited student, and one with labels for some;
-# what each part does is tested where it lives, and every row below.
-SAMPLE = ("papers/ad2/table1_ad2.gin", "papers/augpro/table2_augpro.gin")
+# Some layers of another model, and a row with labels for some; what each part
+# does is tested where it lives, and every row below.
+SAMPLE = ("papers/ad2/table4_top.gin", "papers/augpro/table2_augpro.gin")
 
 
 @pytest.mark.parametrize("name", SAMPLE)
@@ -280,12 +371,21 @@ def test_a_row_of_a_paper_takes_steps(name, given):
   assert np.isfinite(take_two_steps(name, given)).all()
 
 
+@pytest.mark.parametrize("row", ["table1", "table2", "table4_bottom", "table5"])
+def test_a_student_of_berts_fits_its_teacher_and_its_method(row, given):
+  # A step is traced, and not run.
+  made = prepared(f"papers/ad2/{row}_ad2.gin", given)
+  assert not made.apart
+  assert isinstance(made.served.model, BertConfig)
+
+
 def distinct():
-  """A row of every method and kind of start."""
+  """A row of every method and beginning."""
   found = {}
   for name in ROWS:
     run_config, _ = resolve(name)
-    found.setdefault((run_config.method, run_config.init_layers), name)
+    start = run_config.init, run_config.init_layers
+    found.setdefault((run_config.method, *start), name)
   return sorted(found.values())
 
 

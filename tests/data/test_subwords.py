@@ -184,6 +184,46 @@ def test_a_vocab_txt_gives_the_same_as_the_tokenizer_json(tmp_path):
   for a, b in zip(one.lexicon, other.lexicon, strict=True):
     np.testing.assert_array_equal(a, b)
   assert one.unk_id == 2
+  assert one.fingerprint == other.fingerprint
+
+
+def test_what_is_written_otherwise_is_the_same_vocabulary(tmp_path):
+  old, new = (json.loads(bert_like().to_str()) for _ in range(2))
+  del old["model"]["type"]  # as BERT's own file is written
+  new |= {"truncation": None, "padding": None}
+  specials = {"sep": ["[SEP]", 4], "cls": ["[CLS]", 3]}
+  new["post_processor"] = {"type": "BertProcessing", **specials}
+  bert_like().save(str(tmp_path / "tokenizer.json"))
+  vocab = load_vocab(tmp_path)
+  for other in (old, new):
+    (tmp_path / "other.json").write_text(json.dumps(other, indent=1))
+    found = load_vocab(tmp_path / "other.json")
+    assert found.fingerprint == vocab.fingerprint
+    assert found.encode(TEXTS) == vocab.encode(TEXTS)
+    for a, b in zip(found.lexicon, vocab.lexicon, strict=True):
+      np.testing.assert_array_equal(a, b)
+
+
+def test_what_reads_texts_otherwise_is_another_vocabulary(tmp_path):
+  def cased(content):
+    content["normalizer"]["lowercase"] = False
+
+  def turned(content):
+    ids = content["model"]["vocab"]
+    ids["my"], ids["card"] = ids["card"], ids["my"]
+
+  def framed(content):
+    for template in ("single", "pair"):
+      pieces = content["post_processor"][template]
+      pieces.insert(0, pieces[0])
+
+  prints = set()
+  for change in (lambda content: None, cased, turned, framed):
+    content = json.loads(bert_like().to_str())
+    change(content)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    prints.add(load_vocab(tmp_path).fingerprint)
+  assert len(prints) == 4
 
 
 def test_case_is_kept_where_the_file_beside_says_so(tmp_path):
