@@ -1,7 +1,8 @@
 """Tensors from a file of `torch.save`, without torch, and running nothing.
 
 Such a file is a zip archive: `data.pkl`, a pickle of what was saved, and the
-tensors' bytes beside it. A pickle may call any function; here it may build
+tensors' bytes beside it; before torch 1.6 they stood one behind the other. A
+pickle may call any function; here it may build
 dictionaries and tensors, and whatever else it asks for is refused. Nor may a
 damaged file, or one that was made for it, fill the memory: no more is read,
 or made of it, than the file is large.
@@ -16,7 +17,7 @@ import pickle
 import pickletools
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -37,7 +38,8 @@ _TYPES = {
   "ByteStorage": np.uint8,
   "BoolStorage": np.bool_,
 }
-
+# A file of torch before 1.6 begins with it.
+_MAGIC = 0x1950A86A20F9469CFC6C
 
 # The instructions of a pickle that torch.save writes; others make other
 # objects, or two of one, which a few bytes may repeat to any size.
@@ -80,20 +82,11 @@ def torch_arrays(path: str) -> dict[str, Stored]:
     Name -> array.
 
   Raises:
-    UsageError: if the file is damaged, of torch before 1.6, or asks for
-      anything but tensors.
+    UsageError: if the file is damaged, or asks for anything but tensors.
   """
   try:
-    with zipfile.ZipFile(path) as archive:
-      names = archive.namelist()
-      (pickled,) = [n for n in names if n.split("/")[1:] == ["data.pkl"]]
-      root = pickled.removesuffix("data.pkl")
-      big = f"{root}byteorder" in names and (
-        _entry(archive, f"{root}byteorder").strip() == b"big"
-      )
-      content = _entry(archive, pickled)
-      _check_instructions(content)
-      tree = _Unpickler(io.BytesIO(content)).load()
+    opened = _zip if zipfile.is_zipfile(path) else _stream
+    tree, fetch, big = opened(path)
   except _Refused as error:
     raise UsageError(
       f"{path} must hold tensors alone, but asks for {error}, which could run "
@@ -101,8 +94,8 @@ def torch_arrays(path: str) -> dict[str, Stored]:
     ) from None
   except Exception as error:  # Whatever zip and pickle make of damaged bytes.
     raise UsageError(
-      f"{path} must be a file of torch.save (torch 1.6 or later), but: "
-      f"{error!r}; convert it to safetensors"
+      f"{path} must be a file of torch.save, but: {error!r}; convert it to "
+      "safetensors"
     ) from error
   if not isinstance(tree, Mapping) or not all(
     isinstance(name, str) for name in tree
@@ -112,11 +105,89 @@ def torch_arrays(path: str) -> dict[str, Stored]:
     name: Stored(
       leaf.shape,
       np.dtype(leaf.storage.dtype),
-      functools.partial(_read, path, root, big, name, leaf),
+      functools.partial(_read, path, fetch, big, name, leaf),
     )
     for name, leaf in tree.items()
     if isinstance(leaf, _Tensor)
   }
+
+
+# What was saved; a storage -> its bytes; whether they are big-endian.
+_Opened = tuple[Any, Callable[[_Storage], bytes], bool]
+
+
+def _zip(path: str) -> _Opened:
+  """A file of torch 1.6 or later: a pickle in an archive, and bytes beside."""
+  with zipfile.ZipFile(path) as archive:
+    names = archive.namelist()
+    (pickled,) = [n for n in names if n.split("/")[1:] == ["data.pkl"]]
+    root = pickled.removesuffix("data.pkl")
+    big = f"{root}byteorder" in names and (
+      _entry(archive, f"{root}byteorder").strip() == b"big"
+    )
+    tree, _ = _unpickled(_entry(archive, pickled))
+
+  def fetch(storage):
+    with zipfile.ZipFile(path) as archive:
+      return _entry(archive, f"{root}data/{storage.key}")
+
+  return tree, fetch, big
+
+
+def _stream(path: str) -> _Opened:
+  """A file of torch before 1.6: five pickles, and the storages behind them.
+
+  They hold a magic number, a version, what machine wrote them, what was saved,
+  and the keys of its storages in the order in which these follow, each behind
+  its number of elements.
+  """
+  with open(path, "rb") as file:
+    magic, version, machine, (tree, storages), keys = (
+      _next_pickle(file),
+      _next_pickle(file),
+      _next_pickle(file),
+      _unpickled(_pickle_bytes(file)),
+      _next_pickle(file),
+    )
+    if (magic, version) != (_MAGIC, 1001):
+      raise ValueError("it begins as no such file does")
+    sizes = {storage.key: storage for storage in storages}
+    size = os.fstat(file.fileno()).st_size
+    places, at = {}, file.tell()
+    for key in keys:
+      storage = sizes[key]
+      places[key] = at + 8
+      at += 8 + storage.size * np.dtype(storage.dtype).itemsize
+    if at != size or len(places) != len(sizes):
+      raise ValueError(f"its storages need {at} bytes, and it has {size}")
+
+  def fetch(storage):
+    with open(path, "rb") as file:
+      file.seek(places[storage.key])
+      return file.read(storage.size * np.dtype(storage.dtype).itemsize)
+
+  return tree, fetch, not machine["little_endian"]
+
+
+def _pickle_bytes(file: io.BufferedIOBase) -> bytes:
+  """The pickle that begins where the file is; goes behind it."""
+  begin = file.tell()
+  for _ in pickletools.genops(file):
+    pass
+  size = file.tell() - begin
+  file.seek(begin)
+  return file.read(size)
+
+
+def _next_pickle(file: io.BufferedIOBase) -> Any:
+  return _unpickled(_pickle_bytes(file))[0]
+
+
+def _unpickled(content: bytes) -> tuple[Any, set[_Storage]]:
+  """What was pickled, and the storages that it speaks of."""
+  _check_instructions(content)
+  unpickler = _Unpickler(io.BytesIO(content))
+  return unpickler.load(), unpickler.storages
 
 
 def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -154,6 +225,10 @@ def _check_instructions(content: bytes) -> None:
 class _Unpickler(pickle.Unpickler):
   """Builds dictionaries and `_Tensor`s, and refuses everything else."""
 
+  def __init__(self, file: io.BufferedIOBase):
+    super().__init__(file)
+    self.storages: set[_Storage] = set()
+
   def find_class(self, module: str, name: str) -> Any:
     if (module, name) == ("collections", "OrderedDict"):
       return collections.OrderedDict
@@ -167,10 +242,12 @@ class _Unpickler(pickle.Unpickler):
     raise _Refused(f"{module}.{name}")
 
   def persistent_load(self, pid: Any) -> _Storage:
-    kind, dtype, key, _, size = pid
-    if kind != "storage" or dtype not in _TYPES:
+    kind, dtype, key, _, size, *view = pid
+    if kind != "storage" or dtype not in _TYPES or view not in ([], [None]):
       raise _Refused("a reference that is no tensor's")
-    return _Storage(_TYPES[dtype], str(key), int(size))
+    storage = _Storage(_TYPES[dtype], str(key), int(size))
+    self.storages.add(storage)
+    return storage
 
 
 def _parameter(tensor: Any, *_) -> _Tensor:
@@ -196,13 +273,16 @@ def _rebuild(
 
 
 def _read(
-  path: str, root: str, big: bool, name: str, tensor: _Tensor
+  path: str,
+  fetch: Callable[[_Storage], bytes],
+  big: bool,
+  name: str,
+  tensor: _Tensor,
 ) -> np.ndarray:
   storage = tensor.storage
   dtype = np.dtype(storage.dtype)
   try:
-    with zipfile.ZipFile(path) as archive:
-      content = _entry(archive, f"{root}data/{storage.key}")
+    content = fetch(storage)
   except Exception as error:  # As above.
     raise UsageError(f"{path} must hold {name}, but: {error!r}") from error
   if len(content) != storage.size * dtype.itemsize:

@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from augdistill.checkpoints.torch_file import torch_arrays
 from augdistill.errors import UsageError
 
-GOLDEN = pathlib.Path(__file__).parent / "golden" / "tensors.bin"
+FOLDER = pathlib.Path(__file__).parent / "golden"
+GOLDEN, OLD = FOLDER / "tensors.bin", FOLDER / "tensors_old.bin"
 MATRIX = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
-def test_every_tensor_is_read():
-  arrays = torch_arrays(str(GOLDEN))
+@pytest.mark.parametrize("file", [GOLDEN, OLD])
+def test_every_tensor_is_read(file):
+  arrays = torch_arrays(str(file))
   read = {name: array.read() for name, array in arrays.items()}
   np.testing.assert_array_equal(read["matrix"], MATRIX)
   np.testing.assert_array_equal(read["turned"], MATRIX.T)
@@ -35,13 +37,14 @@ def test_every_tensor_is_read():
     assert read[name].flags.c_contiguous
 
 
-def test_torch_itself_agrees(tmp_path):
+@pytest.mark.parametrize("zipped", [True, False])
+def test_torch_itself_agrees(tmp_path, zipped):
   torch = pytest.importorskip("torch")
   tensors = {
     str(dtype): torch.arange(24).reshape(2, 3, 4).to(dtype).permute(2, 0, 1)
     for dtype in (torch.float64, torch.float16, torch.int32, torch.uint8)
   }
-  torch.save(tensors, tmp_path / "t.bin")
+  torch.save(tensors, tmp_path / "t.bin", _use_new_zipfile_serialization=zipped)
   arrays = torch_arrays(str(tmp_path / "t.bin"))
   for name, tensor in tensors.items():
     np.testing.assert_array_equal(arrays[name].read(), tensor.numpy())
@@ -71,6 +74,26 @@ def test_a_dictionary_alone_is_no_way_to_call_anything(tmp_path):
   for call in (b"cbuiltins\neval\n(V1+1\ntR.", b"cbuiltins\ngetattr\n."):
     write(tmp_path / "m.bin", None, call)
     with pytest.raises(UsageError, match="asks for builtins"):
+      torch_arrays(str(tmp_path / "m.bin"))
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_no_pickle_of_an_old_file_runs_code(tmp_path, monkeypatch, place):
+  monkeypatch.chdir(tmp_path)
+  parts = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, {}, []]
+  parts[place] = Evil()
+  content = b"".join(pickle.dumps(part, protocol=2) for part in parts)
+  (tmp_path / "m.bin").write_bytes(content)
+  with pytest.raises(UsageError, match="mkdir, which could run code"):
+    torch_arrays("m.bin")
+  assert not (tmp_path / "was_run").exists()
+
+
+def test_an_old_file_that_is_cut_or_no_such_file_is_told(tmp_path):
+  content = OLD.read_bytes()
+  for cut in (content[:-1], content[:200], content + b"x", content[12:]):
+    (tmp_path / "m.bin").write_bytes(cut)
+    with pytest.raises(UsageError, match=r"must be a file of torch\.save"):
       torch_arrays(str(tmp_path / "m.bin"))
 
 
@@ -145,7 +168,7 @@ def test_bytes_of_the_other_order_are_turned(tmp_path):
 @given(st.data())
 def test_a_damaged_file_is_an_error_of_use_or_reads(tmp_path_factory, data):
   path = tmp_path_factory.getbasetemp() / "damaged.bin"
-  shutil.copy(GOLDEN, path)
+  shutil.copy(data.draw(st.sampled_from([GOLDEN, OLD])), path)
   content = bytearray(path.read_bytes())
   for _ in range(data.draw(st.integers(1, 4))):
     place = data.draw(st.integers(0, len(content) - 1))
@@ -176,7 +199,7 @@ ARGUMENT = b"Vwas_run\n"
     (b"\x82\x01.", "asks for the instruction EXT1"),
     (MKDIR + ARGUMENT + b"\x85R.", r"asks for os\.mkdir"),
     (text("os") + text("mkdir") + b"\x93.", r"asks for os\.mkdir"),
-    (text("os.mkdir") + b"Q.", "too many values to unpack"),
+    (text("os.mkdir") + b"Q.", "asks for a reference that is no tensor's"),
     (b"Pos.mkdir\n.", "asks for the instruction PERSID"),
     (b"ctorch\nFloatStorage\n(I9\ntR.", "not callable"),
     (
