@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from augdistill.models.networks import ModelConfig, network
 from augdistill.models.sizes import enct5_config
 from augdistill.training import abstract, forecast, mesh
 from augdistill.training.abstract import Arguments, Job, Peak
-from augdistill.training.chips import CHIPS, slice_name
+from augdistill.training.chips import CHIPS, grid_of
 from augdistill.training.flops import Costs, mean_of
 from augdistill.training.policies import Policy, build_policy
 from augdistill.types import TaskKind
@@ -32,6 +33,12 @@ T5_VOCAB_SIZE = 32128  # Rows of T5 1.1's table of embeddings.
 _REWRITES = 4  # Of each row, where a method reads some; they are but tokens.
 # Of whose steps it is seen how often each method of a policy comes.
 _SEEN_STEPS = 100
+# libtpu compiles here and looks for no TPU: one that runs is left alone.
+_ALOOF = {
+  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+  "TPU_ACCELERATOR_TYPE": "v5e-8",  # Any will do.
+  "TPU_WORKER_HOSTNAMES": "localhost",
+}
 
 
 class Models(NamedTuple):
@@ -268,15 +275,16 @@ def _devices(asked: Asked) -> tuple[Sequence[jax.Device], str]:
   Raises:
     UsageError: if JAX has begun with fewer CPUs.
   """
-  name = slice_name(asked.kind, asked.devices)
-  if asked.compiles and name and importlib.util.find_spec("libtpu"):
-    # It would ask the machine, which is none of its hosts, and complain.
-    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-    os.environ.setdefault(
-      "TPU_ACCELERATOR_TYPE", f"{asked.kind}-{asked.devices}"
-    )
+  grid = grid_of(asked.kind, asked.devices)
+  if asked.compiles and grid and importlib.util.find_spec("libtpu"):
+    for name, value in _ALOOF.items():
+      os.environ.setdefault(name, value)
+    name = f"{asked.kind}:{'x'.join(map(str, grid))}"
+    # A host of most slices has four chips.
+    small = {"chips_per_host_bounds": [*grid, 1][:3]}
+    host = small if math.prod(grid) < 4 else {}
     with contextlib.suppress(Exception):  # An old libtpu, or none for it.
-      found = topologies.get_topology_desc(name, "tpu").devices
+      found = topologies.get_topology_desc(name, "tpu", **host).devices
       if len(found) == asked.devices:
         return found, asked.kind
   with contextlib.suppress(RuntimeError):  # JAX has begun, as in tests.

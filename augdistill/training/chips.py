@@ -22,8 +22,7 @@ class Chip(NamedTuple):
     memory: bytes.
     bandwidth: bytes per second between memory and cores.
     source: where its maker says so.
-    grid: axes of the grid in which chips of a slice lie; 0 for one that is no
-      TPU.
+    axes: of the grid in which the chips of a slice lie; 0 for no TPU.
     per_chip: devices of a chip.
   """
 
@@ -33,7 +32,7 @@ class Chip(NamedTuple):
   memory: int
   bandwidth: float
   source: str
-  grid: int = 0
+  axes: int = 0
   per_chip: int = 1
 
   def peak(self, dtype: str) -> float:
@@ -83,26 +82,22 @@ CHIPS = {
 }
 
 
-def slice_name(kind: str, devices: int) -> str | None:
-  """What a slice of TPUs is called that has so many devices.
+def grid_of(kind: str, devices: int) -> tuple[int, ...] | None:
+  """How the chips of a slice of TPUs lie that has so many devices.
 
   Args:
     kind: a key of `CHIPS`.
     devices: of the slice.
 
   Returns:
-    The kind and its grid of chips, such as "v5e:2x4", as near to a square or a
-    cube as powers of two can be; None where there is no such slice.
+    The sides of their grid, such as (2, 4), as near to a square or a cube as
+    powers of two can be; sides of 1 come last. None where there is no such
+    slice.
   """
   chip = CHIPS[kind]
   chips, rest = divmod(devices, chip.per_chip)
-  if not chip.grid or rest or chips.bit_count() != 1:
+  if not chip.axes or rest or chips.bit_count() != 1:
     return None
-  return f"{kind}:{'x'.join(map(str, _sides(chips, chip.grid)))}"
-
-
-def _sides(chips: int, axes: int) -> list[int]:
-  """Sides of a grid whose product is a power of two; sides of 1 come last."""
   powers = chips.bit_length() - 1
-  sides = [2 ** ((powers + axis) // axes) for axis in range(axes)]
-  return sorted(sides, key=lambda side: side == 1)
+  sides = [2 ** ((powers + axis) // chip.axes) for axis in range(chip.axes)]
+  return tuple(sorted(sides, key=lambda side: side == 1))

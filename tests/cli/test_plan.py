@@ -1,11 +1,15 @@
 """What a run will take is told, with or without data and teacher."""
 
+import importlib.util
 import json
 import re
+import types
 
+import jax
 import pytest
 
 from augdistill.cli import planning
+from augdistill.training import abstract
 from augdistill.training.chips import CHIPS
 from tests.cli.tiny import ok, run
 
@@ -57,6 +61,31 @@ def test_a_compiled_step_has_activations(tmp_path):
   assert size > memory["bytes_per_device"]["student's parameters"]
   assert memory["fits"] is True
   assert "(an estimate: as compiled for CPUs)" in printed
+
+
+def test_tpus_are_compiled_for_by_their_own_compiler(tmp_path, monkeypatch):
+  asked, find_spec = [], importlib.util.find_spec
+
+  def described(name, platform, **host):
+    asked.append((name, platform, host))
+    return types.SimpleNamespace(devices=jax.devices()[:2])
+
+  monkeypatch.setattr(planning.topologies, "get_topology_desc", described)
+  monkeypatch.setattr(
+    importlib.util,
+    "find_spec",
+    lambda name: name if name == "libtpu" else find_spec(name),
+  )
+  for name in planning._ALOOF:
+    monkeypatch.setenv(name, "as it was")
+  peak = abstract.Peak(10**9)
+  monkeypatch.setattr(abstract, "peak_of", lambda traced, devices: peak)
+  plan, printed = planned(tmp_path, *TINY, "--method=ft")
+  bounds = {"chips_per_host_bounds": [1, 1, 1]}
+  assert asked == [("v3:1x1", "tpu", bounds)]
+  assert plan["memory"]["compiled_for"] == "v3"
+  assert plan["memory"]["total"] == 10**9
+  assert "fits the 17.2 GB of a device (as compiled for it)" in printed
 
 
 def test_the_parts_of_a_step_are_told_apart(tmp_path):

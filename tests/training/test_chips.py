@@ -2,7 +2,7 @@
 
 import pytest
 
-from augdistill.training.chips import CHIPS, slice_name
+from augdistill.training.chips import CHIPS, grid_of
 from augdistill.training.profile import peak_flops
 
 
@@ -12,7 +12,7 @@ def test_every_kind_has_positive_numbers_and_a_source_of_its_maker(kind):
   numbers = chip.bfloat16, chip.float32, chip.memory, chip.bandwidth
   assert min(numbers) > 0
   assert chip.float32 <= chip.bfloat16
-  maker = "cloud.google.com/tpu" if chip.grid else "www.nvidia.com"
+  maker = "cloud.google.com/tpu" if chip.axes else "www.nvidia.com"
   assert chip.source.startswith(f"https://{maker}")
 
 
@@ -29,18 +29,18 @@ def test_a_v3_8_has_the_peak_and_the_memory_of_four_chips():
 
 
 @pytest.mark.parametrize(
-  ("kind", "devices", "name"),
+  ("kind", "devices", "grid"),
   [
-    ("v3", 8, "v3:2x2"),
-    ("v5e", 1, "v5e:1x1"),
-    ("v5e", 8, "v5e:2x4"),
-    ("v6e", 16, "v6e:4x4"),
-    ("v5p", 4, "v5p:2x2x1"),
-    ("v4", 32, "v4:2x4x4"),
+    ("v3", 8, (2, 2)),
+    ("v5e", 1, (1, 1)),
+    ("v5e", 8, (2, 4)),
+    ("v6e", 16, (4, 4)),
+    ("v5p", 4, (2, 2, 1)),
+    ("v4", 32, (2, 4, 4)),
     ("v3", 3, None),
     ("v5e", 6, None),
     ("h200", 8, None),
   ],
 )
-def test_a_slice_is_named_by_its_grid_of_chips(kind, devices, name):
-  assert slice_name(kind, devices) == name
+def test_a_slice_is_a_grid_of_chips(kind, devices, grid):
+  assert grid_of(kind, devices) == grid
