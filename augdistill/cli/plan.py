@@ -12,8 +12,8 @@ Operations are counted; seconds are these over the published peaks of the
 devices, at a share of them that is assumed (--utilisation), and leave out what
 devices tell each other, evaluations and waiting for data. Memory is that of the
 step as compiled: by the TPU's own compiler where libtpu is installed, else an
-estimate by the CPU's, which keeps bfloat16 as float32. That takes minutes for
-the largest models; --no_compile leaves it out.
+estimate by the CPU's, which wants more, and no less for bfloat16 than for
+float32. That takes minutes for the largest models; --no_compile leaves it out.
 """
 
 import argparse
