@@ -133,6 +133,16 @@ def test_microbatches_multiply_as_much():
   whole, cut = tiny(), traced(job(*TINY, num_microbatches=2))
   for part, flops in whole[2].by_part.items():
     assert cut[2].by_part[part] == pytest.approx(flops, rel=0.01), part
+  assert "length=2" in str(cut[1].jaxpr)
+  assert "length=2" not in str(whole[1].jaxpr)
+
+
+def test_a_teacher_without_dropout_draws_nothing():
+  draws = [
+    str(step.jaxpr).count("random_bits")
+    for _, step, _ in (tiny(), traced(job(*TINY, teacher_dropout=False)))
+  ]
+  assert draws[0] > draws[1] > 0
 
 
 def test_what_is_multiplied_has_its_type():
