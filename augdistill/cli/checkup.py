@@ -21,6 +21,7 @@ from augdistill.evaluation.outputs import decide
 from augdistill.evaluation.relabeling import relabel
 from augdistill.reports import diagnosis
 from augdistill.reports.diagnosis import Finding, Level
+from augdistill.training.abstract import peak_bytes
 from augdistill.training.step import TrainState
 from augdistill.types import Batch, TaskKind
 
@@ -144,7 +145,7 @@ def judge_step(experiment: Experiment) -> list[Finding]:
     for batch in (batches[-1], batches[0]):
       lowered = step.compiled[chosen].lower(*step.arguments(state, batch))
       compiled = lowered.compile()
-      needed = max(needed, _bytes_of(compiled.memory_analysis()))
+      needed = max(needed, peak_bytes(compiled.memory_analysis()))
       memory = diagnosis.judge_memory(needed, there, device.device_kind)
       if memory.level == Level.RED:  # To run it would be to fail.
         return [memory]
@@ -193,18 +194,6 @@ def judge_disk(experiment: Experiment, output_dir: str) -> Finding:
   kept = experiment.config.keep_checkpoints + 2  # The best, and one being made.
   free = shutil.disk_usage(path).free
   return diagnosis.judge_disk(kept * state, free, path)
-
-
-def _bytes_of(analysis) -> int:
-  """What a compiled program holds at a time, on one device."""
-  if analysis is None:  # Not every backend says.
-    return 0
-  return (
-    analysis.argument_size_in_bytes
-    + analysis.output_size_in_bytes
-    - analysis.alias_size_in_bytes
-    + analysis.temp_size_in_bytes
-  )
 
 
 def _memory_of(device: jax.Device) -> int | None:

@@ -22,7 +22,7 @@ from augdistill.reports.metrics_file import MetricsWriter
 from augdistill.reports.progress import Progress
 from augdistill.reports.run_directory import RunDirectory
 from augdistill.training import loop, mesh
-from augdistill.training.step import TrainState, train_step
+from augdistill.training.step import TrainState, jitted_step
 from augdistill.types import Batch, MaskedLM, Network, Params
 
 
@@ -262,17 +262,13 @@ def make_step(experiment: Experiment) -> Step:
   lexicon = mesh.place(vocab.lexicon, whole)
   key = mesh.place(prng.run_key(config.seed), whole)
   compiled = [
-    jax.jit(
-      functools.partial(
-        train_step,
-        optimizer=config.optimizer,
-        student=experiment.student,
-        teacher=teacher.network if teacher else None,
-        method=method,
-        teacher_dropout=config.teacher_dropout,
-        num_microbatches=config.num_microbatches,
-      ),
-      donate_argnums=0,
+    jitted_step(
+      optimizer=config.optimizer,
+      student=experiment.student,
+      teacher=teacher.network if teacher else None,
+      method=method,
+      teacher_dropout=config.teacher_dropout,
+      num_microbatches=config.num_microbatches,
     )
     for method in policy.methods
   ]

@@ -18,6 +18,7 @@ COMMANDS = {
   "pretrain": "train a masked language model on texts",
   "rewrite": "rewrite texts with a pretrained model",
   "compare": "compare methods over seeds and numbers of training rows",
+  "plan": "tell what a run of distill will take, before it is paid for",
   "doctor": "look for mistakes before a run of distill",
   "evaluate": "score a trained run on a file of labelled texts",
   "predict": "label texts with a trained run",

@@ -116,6 +116,11 @@ def check_batch_size(
 ) -> None:
   """Raises UsageError unless every device has its share of every microbatch."""
   devices = mesh.make_mesh(shape).shape["data"]
+  check_shares(batch_size, devices, num_microbatches)
+
+
+def check_shares(batch_size: int, devices: int, num_microbatches: int) -> None:
+  """`check_batch_size` for devices that need not be here."""
   if batch_size % (devices * num_microbatches):
     raise UsageError(
       f"the batch size must be a multiple of {num_microbatches} "
@@ -140,7 +145,7 @@ def prepare(config: RunConfig) -> Experiment:
   teacher_shape = teacher.served.model if teacher else None
   apart = bool(teacher) and teacher.vocab.fingerprint != data.vocab.fingerprint
   if teacher and not apart:
-    _check_length(teacher_shape, max_length)
+    check_length(teacher_shape, max_length)
   _check_fit(config, policy, shape, teacher_shape, apart)
   if apart:
     note = f"the teacher reads with its own vocabulary, {teacher.vocab_path}"
@@ -151,7 +156,7 @@ def prepare(config: RunConfig) -> Experiment:
     train=train,
     served=Served(shape, data.task, max_length),
     policy=policy,
-    student=_student(
+    student=student_network(
       dataclasses.replace(shape, remat=config.remat), policy, teacher_shape
     ),
     teacher=teacher,
@@ -218,7 +223,7 @@ def _check_fit(
     jax.eval_shape(
       lambda key: select(*(make(key) for make in init)), jax.random.key(0)
     )
-  student = _student(shape, policy, teacher)
+  student = student_network(shape, policy, teacher)
   for method in policy.methods:
     theirs = teacher and network(teacher)
     rehearse(method, student, theirs, shape.vocab_size, apart)
@@ -237,14 +242,14 @@ def _shape(
     UsageError: if they are longer than it can read.
   """
   shape = model(vocab_size=data.vocab.size, num_outputs=data.task.num_outputs)
-  _check_length(shape, max_length)
+  check_length(shape, max_length)
   if not isinstance(shape, BertConfig):
     return shape
   end_id = data.vocab.frame.end_id
   return dataclasses.replace(shape, separator_id=end_id)
 
 
-def _check_length(shape: ModelConfig, max_length: int) -> None:
+def check_length(shape: ModelConfig, max_length: int) -> None:
   """Raises UsageError if a model cannot read so many tokens."""
   if shape.max_length is None:
     return
@@ -256,7 +261,7 @@ def _check_length(shape: ModelConfig, max_length: int) -> None:
     )
 
 
-def _student(
+def student_network(
   shape: ModelConfig, policy: Policy, teacher: ModelConfig | None
 ) -> Network:
   """The network that learns, with projections if a term reads them."""

@@ -134,6 +134,99 @@ def show_findings(findings: Sequence[Finding]) -> None:
   console.print(table)
 
 
+def show_plan(plan: Mapping[str, Any]) -> None:
+  """Prints what `planning.plan` returned."""
+  console = Console(highlight=False, soft_wrap=True)
+
+  def say(text):
+    console.print(text, markup=False)
+
+  devices, memory = plan["devices"], plan["memory"]
+  on = f"{devices['count']} x {devices['kind']}"
+  cut = plan["num_microbatches"]
+  say(
+    f"{plan['method']}: {plan['batch_size']} rows of {plan['length']} tokens"
+    + (f" in {cut} microbatches" if cut > 1 else "")
+    + f" on {on} ({_axes(devices['mesh'])})"
+  )
+  console.print(_planned_models(plan))
+  console.print(_planned_flops(plan["flops_per_step"]))
+  console.print(_planned_memory(memory))
+  say(_fits(memory))
+  its = plan["time"]
+  say(
+    f"{its['seconds_per_step']:.3g} s a step, limited by {its['limited_by']}, "
+    f"at {its['utilisation']:.0%} of the peaks that the maker publishes "
+    "(an assumption)"
+  )
+  say(
+    f"{its['minutes_per_1000_steps']:.3g} minutes per 1,000 steps, "
+    f"{its['hours']:.3g} hours for {plan['num_steps']:,} steps"
+  )
+  if its["price"] is not None:
+    say(
+      f"{its['price']:,.2f} for the run, at "
+      f"{its['price_per_hour']:,.2f} an hour for {on} together"
+    )
+
+
+def _axes(mesh: Mapping[str, int]) -> str:
+  return ", ".join(f"{name} {size}" for name, size in mesh.items())
+
+
+def _planned_models(plan: Mapping[str, Any]) -> Table:
+  columns = {
+    "parameters": "parameters",
+    "num_layers": "layers",
+    "vocab_size": "vocabulary",
+    "num_outputs": "outputs",
+  }
+  table = Table("", *columns.values(), "type", "dropout")
+  for name in ("student", "teacher"):
+    if its := plan[name]:
+      numbers = (f"{its[column]:,}" for column in columns)
+      rate = f"{its['dropout_rate']:g}"
+      table.add_row(name, *numbers, its["dtype"], rate)
+  return table
+
+
+def _planned_flops(flops: Mapping[str, int]) -> Table:
+  table = Table("part of a step", "TFLOP", "of all")
+  whole = sum(flops.values())
+  for name, number in flops.items():
+    label = name.replace(":", ", ") or "the rest"
+    table.add_row(label, f"{number / 1e12:.3g}", f"{number / whole:.1%}")
+  table.add_section()
+  table.add_row("all", f"{whole / 1e12:.4g}", "")
+  return table
+
+
+def _planned_memory(memory: Mapping[str, Any]) -> Table:
+  table = Table("on a device", "GB")
+  for name, size in memory["bytes_per_device"].items():
+    table.add_row(name, f"{size / 1e9:.3g}")
+  if memory["compiled_for"] is None:
+    table.add_row("activations and gradients", "?")
+  table.add_section()
+  table.add_row("all", f"{memory['total'] / 1e9:.3g}")
+  return table
+
+
+def _fits(memory: Mapping[str, Any]) -> str:
+  """A sentence about memory, and what to do where there is too little."""
+  there = f"the {memory['of_a_device'] / 1e9:.3g} GB of a device"
+  if memory["fits"] is None:
+    return f"whether it fits {there} shows without --no_compile"
+  says = f"fits {there}"
+  if not memory["fits"]:
+    says = (
+      f"does not fit {there}: take more --devices, a smaller --batch_size or "
+      "--gin.RunConfig.num_microbatches=2"
+    )
+  how = {None: "", "cpu": " (an estimate: as compiled for CPUs)"}
+  return says + how.get(memory["compiled_for"], " (as compiled for it)")
+
+
 def show_samples(rows: list[dict[str, Any]], summary: dict[str, dict]) -> None:
   """Prints what `samples.augmented` returned."""
   console = Console(highlight=False)

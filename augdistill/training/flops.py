@@ -2,7 +2,8 @@
 
 Counted on the jaxpr, before a compiler has seen it: a compiler's own count
 takes the body of a loop once, however often it runs. Only products of matrices
-and convolutions count, as is usual for the utilisation of a device.
+and convolutions count, as is usual for the utilisation of a device; what goes
+element by element is counted apart.
 
 References:
   Chowdhery et al. 2022, PaLM, appendix B, arXiv:2204.02311 (utilisation).
@@ -11,10 +12,11 @@ References:
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 # A part of a step is named by a scope with a colon, "VIEW:WHAT", so that it
 # stands out among the names of modules.
@@ -31,6 +33,21 @@ def part(view: str, what: str) -> Any:
   return jax.named_scope(f"{view}:{what}")
 
 
+class Costs(NamedTuple):
+  """What the products of a program cost.
+
+  Attributes:
+    by_part: name of the part -> FLOPs, "" for what belongs to none.
+    by_dtype: type of what is multiplied -> FLOPs, the same ones.
+    moved: bytes of all that they read and write, as if everything between two
+      products was done on the way and nothing was kept between them.
+  """
+
+  by_part: Counter[str]
+  by_dtype: Counter[str]
+  moved: int
+
+
 def count_flops(function: Callable, *args: Any) -> Counter[str]:
   """The operations of a function, by part; nothing is computed.
 
@@ -39,29 +56,108 @@ def count_flops(function: Callable, *args: Any) -> Counter[str]:
     *args: its arguments, or their `jax.ShapeDtypeStruct`.
 
   Returns:
-    Name of the part -> FLOPs, "" for what belongs to none. A product of
-    [m, k] and [k, n] is 2 m k n; a `while` loop, whose turns nobody knows,
-    counts as one; of the branches of a condition, the costliest counts.
+    `Costs.by_part`, as of `costs_of`.
   """
-  return _of_jaxpr(jax.make_jaxpr(function)(*args).jaxpr, "")
+  return costs_of(jax.make_jaxpr(function)(*args)).by_part
 
 
-def _of_jaxpr(jaxpr: Any, scope: str) -> Counter[str]:
-  total: Counter[str] = Counter()
+def costs_of(traced: Any) -> Costs:
+  """What the products of a program cost; nothing is computed.
+
+  A product of [m, k] and [k, n] is 2 m k n operations; a `while` loop, whose
+  turns nobody knows, counts as one; of the branches of a condition, the
+  costliest counts.
+
+  Args:
+    traced: the program, a closed jaxpr.
+  """
+  by_part: Counter[str] = Counter()
+  by_dtype: Counter[str] = Counter()
+  moved = 0
+  for (scope, what), cost in _of_jaxpr(traced.jaxpr, "").items():
+    if what == _MOVED:
+      moved += cost
+    else:
+      by_part[scope] += cost
+      by_dtype[what] += cost
+  return Costs(by_part, by_dtype, moved)
+
+
+def mean_of(costs: Iterable[tuple[float, Costs]]) -> Costs:
+  """What programs cost on average.
+
+  Args:
+    costs: how often each of them runs, as a share of all, and what it costs.
+  """
+  parts: Counter[str] = Counter()
+  dtypes: Counter[str] = Counter()
+  moved = 0.0
+  for share, its in costs:
+    parts.update({name: share * n for name, n in its.by_part.items()})
+    dtypes.update({name: share * n for name, n in its.by_dtype.items()})
+    moved += share * its.moved
+  return Costs(_rounded(parts), _rounded(dtypes), round(moved))
+
+
+def _rounded(counts: Mapping[str, float]) -> Counter[str]:
+  return Counter({name: round(n) for name, n in counts.items()})
+
+
+def count_elementwise(function: Callable, *args: Any) -> int:
+  """Operations of a function that go element by element; sums among them.
+
+  Args:
+    function: traceable by JAX.
+    *args: its arguments, or their `jax.ShapeDtypeStruct`.
+
+  Returns:
+    One for each element that an operation on floats takes or makes, whichever
+    are more.
+  """
+  return _elements(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _elements(jaxpr: Any) -> int:
+  total = 0
+  for eqn in jaxpr.eqns:
+    subs = list(_sub_jaxprs(eqn))
+    turns = eqn.params["length"] if eqn.primitive.name == "scan" else 1
+    total += turns * sum(map(_elements, subs))
+    arrays = [v.aval for v in (*eqn.invars, *eqn.outvars)]
+    floats = jnp.issubdtype(arrays[-1].dtype, jnp.floating)
+    if not subs and floats and eqn.primitive.name not in _MOVES:
+      total += max(math.prod(array.shape) for array in arrays)
+  return total
+
+
+def _of_jaxpr(jaxpr: Any, scope: str) -> Counter[tuple[str, str]]:
+  """(part, type of the factors, or _MOVED) -> operations, or bytes."""
+  total: Counter[tuple[str, str]] = Counter()
   for eqn in jaxpr.eqns:
     here = f"{scope}/{eqn.source_info.name_stack}"
     name = eqn.primitive.name
     if name in _FLOPS:
-      total[part_of(here)] += _FLOPS[name](eqn)
+      arrays = [v.aval for v in (*eqn.invars, *eqn.outvars)]
+      total[part_of(here), str(arrays[0].dtype)] += _FLOPS[name](eqn)
+      total[part_of(here), _MOVED] += sum(map(bytes_of, arrays))
       continue
     inner = [_of_jaxpr(sub, here) for sub in _sub_jaxprs(eqn)]
     if name == "cond":
-      inner = [max(inner, key=Counter.total)]
+      inner = [max(inner, key=_flops_in)]
     for counts in inner:
       turns = eqn.params["length"] if name == "scan" else 1
-      for key, flops in counts.items():
-        total[key] += turns * flops
+      for key, cost in counts.items():
+        total[key] += turns * cost
   return total
+
+
+def _flops_in(counts: Counter[tuple[str, str]]) -> int:
+  return sum(n for (_, what), n in counts.items() if what != _MOVED)
+
+
+def bytes_of(array: Any) -> int:
+  """Bytes of an array, or of the `jax.ShapeDtypeStruct` of one."""
+  return math.prod(array.shape) * array.dtype.itemsize
 
 
 def _sub_jaxprs(eqn: Any) -> Iterator[Any]:
@@ -104,3 +200,9 @@ def _conv(eqn: Any) -> int:
 
 
 _FLOPS = {"dot_general": _dot_general, "conv_general_dilated": _conv}
+_MOVED = "bytes"
+# They compute nothing.
+_MOVES = (
+  *("broadcast_in_dim", "reshape", "squeeze", "transpose", "copy", "slice"),
+  *("convert_element_type", "concatenate", "gather", "iota", "select_n"),
+)

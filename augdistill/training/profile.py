@@ -11,21 +11,16 @@ from typing import Any, NamedTuple
 
 import jax
 
+from augdistill.training.chips import CHIPS
 from augdistill.training.flops import part_of
 
-# Dense bfloat16 products per second of one JAX device, as their makers publish:
-# Google Cloud TPU's documentation (a device of v2 and v3 is one of a chip's two
-# cores), NVIDIA's data sheets of A100, H100 SXM and H200.
+# Dense bfloat16 products per second of one JAX device, as their makers publish.
+# Of v2 and A100: Google Cloud TPU's documentation (a device is one of a chip's
+# two cores) and NVIDIA's data sheet.
 PEAK_FLOPS = (
   (r"TPU v2", 22.5e12),
-  (r"TPU v3", 61.5e12),
-  (r"TPU v4", 275e12),
-  (r"TPU v5 ?(lite|e)", 197e12),
-  (r"TPU v5", 459e12),
-  (r"TPU v6 ?(lite|e)", 918e12),
   (r"A100", 312e12),
-  (r"H100", 989e12),
-  (r"H200", 989e12),
+  *((chip.pattern, chip.bfloat16) for chip in CHIPS.values()),
 )
 # Instructions that hold others, which are counted themselves.
 _HOLDERS = re.compile(r"^(while|call|conditional|async)")

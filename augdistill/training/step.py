@@ -6,6 +6,7 @@ microbatches, padding rows and shards do not change the result.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -168,6 +169,15 @@ def train_step(
     state.params, teacher_params, lexicon, batch, key, state.step, **what
   )
   return apply_gradients(state, grads, metrics, optimizer)
+
+
+def jitted_step(**what) -> Callable[..., tuple[TrainState, Metrics]]:
+  """`train_step`, to be compiled, which gives its state away.
+
+  Args:
+    **what: keyword arguments of `train_step`.
+  """
+  return jax.jit(functools.partial(train_step, **what), donate_argnums=0)
 
 
 def apply_gradients(

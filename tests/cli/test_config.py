@@ -26,6 +26,7 @@ from augdistill.losses.named import TERMS
 from augdistill.models.enct5 import EncT5Config
 from augdistill.models.sizes import SIZES
 from augdistill.reports.run_directory import RunDirectory
+from augdistill.training import step
 from augdistill.training.policies import build_policy
 from augdistill.types import Task, TaskKind
 from tests.cli.tiny import ok, read_jsonl
@@ -402,7 +403,7 @@ def test_the_step_is_told_what_the_configuration_says(
     told.update(what, teacher_params=teacher_params, lexicon=lexicon)
     return state, {}
 
-  monkeypatch.setattr(fit, "train_step", train_step)
+  monkeypatch.setattr(step, "train_step", train_step)
   train, test = (flag.split("=", 1)[1] for flag in data)
   run_config, _ = resolve(
     "RunConfig.num_microbatches = 2",

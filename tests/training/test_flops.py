@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from augdistill.training.flops import count_flops, part
+from augdistill.training.flops import (
+  Costs,
+  costs_of,
+  count_elementwise,
+  count_flops,
+  mean_of,
+  part,
+)
 from augdistill.training.methods import build_method
 from augdistill.training.step import grads_and_metrics
 from augdistill.types import TaskKind
@@ -54,6 +61,44 @@ def test_the_body_of_a_loop_counts_as_often_as_it_runs():
     square,
   )
   assert nested == {"": 12 * once}
+
+
+def test_what_is_moved_is_what_products_read_and_write():
+  def scanned(x, w):
+    step = jax.lax.scan(lambda c, _: (jnp.tanh(c @ w), None), x, length=6)
+    return step[0]
+
+  square = jnp.ones((5, 5))
+  costs = costs_of(jax.make_jaxpr(scanned)(A, square))
+  assert costs.moved == 6 * 4 * (3 * 5 + 5 * 5 + 3 * 5)
+  assert costs.by_dtype == {"float32": 6 * 2 * 3 * 5 * 5}
+  half = costs_of(jax.make_jaxpr(scanned)(*map(_half, (A, square))))
+  assert half.moved == costs.moved // 2
+  assert half.by_dtype == {"bfloat16": costs.by_dtype["float32"]}
+
+
+def _half(x):
+  return x.astype(jnp.bfloat16)
+
+
+def test_what_goes_element_by_element_is_counted_apart():
+  def update(x, i):
+    x = jnp.reshape(x + x, (5, 3)) * 2.0  # Two; to reshape is no operation.
+    return jnp.sum(x), i + 1  # A sum is one more; a whole number is none.
+
+  assert count_elementwise(update, A, jnp.int32(0)) == 3 * 15
+  looped = count_elementwise(
+    lambda x: jax.lax.scan(lambda c, _: (c + c, None), x, length=4), A
+  )
+  assert looped == 4 * 15
+
+
+def test_a_mean_is_weighted_by_how_often_a_program_runs():
+  one = Costs({"a": 4}, {"float32": 4}, 8)
+  other = Costs({"b": 8}, {"float32": 8}, 16)
+  assert mean_of([(0.75, one), (0.25, other)]) == Costs(
+    {"a": 3, "b": 2}, {"float32": 5}, 10
+  )
 
 
 def test_the_costliest_branch_counts():
