@@ -1,6 +1,7 @@
 """What a run will take, from its configuration alone."""
 
 import contextlib
+import dataclasses
 import importlib.util
 import math
 import os

@@ -36,7 +36,7 @@ def job(student, teacher, batch_size=8, length=16, **what):
 
 def traced(it, devices=2, model=1, method=AUGPRO_MIX):
   """A job's arguments, its step, and what it costs."""
-  where = mesh.make_mesh(model, jax.devices()[:devices])
+  where = mesh.make_mesh(f"x{model}", jax.devices()[:devices])
   given = abstract.arguments(it, where)
   step = abstract.trace(it, method, given)
   return given, step, abstract.costs(it, step, given)
@@ -166,7 +166,7 @@ def test_a_model_axis_cuts_parameters_but_no_rows():
 
 def test_bytes_add_up_to_what_is_compiled():
   given, step, _ = tiny()
-  peak = abstract.peak_of(step, mesh.make_mesh(1, jax.devices()[:2]))
+  peak = abstract.peak_of(step, mesh.make_mesh("x1", jax.devices()[:2]))
   assert not peak.refused
   made = forecast.memory(given, peak, CHIPS["v3"], "cpu")
   sizes = made["bytes_per_device"]
@@ -213,7 +213,7 @@ class Refusing:
 
 
 def test_a_refusal_for_want_of_memory_is_a_peak_and_any_other_an_error():
-  devices = mesh.make_mesh(1, jax.devices()[:2])
+  devices = mesh.make_mesh("x1", jax.devices()[:2])
   peak = abstract.peak_of(Refusing("RESOURCE_EXHAUSTED: Used 2.0K"), devices)
   assert peak == abstract.Peak(2048, refused=True)
   with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
