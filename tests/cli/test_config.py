@@ -56,6 +56,7 @@ FLAGS = {
   "method": ("kd+mixup(lam=0.3)", "method"),
   "teacher_dropout": (False, "teacher_dropout"),
   "num_steps": (9, "num_steps"),
+  "mesh": ("2x4", "mesh"),
   "batch_size": (24, "batch_size"),
   "learning_rate": (0.5, None),
   "seed": (3, "seed"),
@@ -145,6 +146,7 @@ def test_every_flag_of_a_command_is_a_macro_or_known_to_be_none(module):
   others |= {"teacher_model", "teacher_num_steps", "teacher_init"}
   others |= {"force", "profile"}
   others |= {"wandb"}
+  others |= {"distributed", "coordinator", "num_processes", "process_id"}
   given = {action.dest for action in parser._actions}
   assert given - others <= set(flags.MACROS)
 
