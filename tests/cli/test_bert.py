@@ -354,3 +354,18 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, classifier, data):
   )
   assert done.code == 2
   assert "pooler/bias in finite numbers, got 1 of 8 that are NaN" in done.err
+
+
+@pytest.mark.slow
+def test_a_grid_of_berts_begins_as_its_teacher_does(tmp_path, bert, pairs):
+  output = tmp_path / "grid"
+  done = run(
+    *("compare", *pairs, *NO_MODEL, "--teacher_num_steps=4", "--force"),
+    *("--methods=kd,kd+augpro_mix", "--seeds=0", f"--teacher_init={bert}"),
+    *(f"--init={bert}", "--init_layers=bottom"),
+    *("--gin.model_like.num_layers=1", f"--output_dir={output}"),
+  )
+  assert done.code == 0, done.err
+  cells = read_jsonl(output / "results.jsonl")
+  assert [cell["error"] for cell in cells] == [None, None]
+  assert results(output / "teacher")["num_params"]["student"]

@@ -204,3 +204,21 @@ def test_equal_seconds_give_cheap_methods_more_steps(files, teacher, tmp_path):
   for cell in cells:
     assert cell["results"]["num_steps"] == steps[cell["method"]]
     assert cell["rows"] == 30
+
+
+@pytest.mark.slow
+def test_students_of_a_grid_begin_with_layers_of_their_teacher(
+  files, teacher, tmp_path
+):
+  output = tmp_path / "grid"
+  sized = [f for f in flags(files, teacher, output) if "--model" not in f]
+  done = run(
+    *(*sized, f"--init={teacher}", "--init_layers=bottom"),
+    "--gin.model_like.num_layers=1",
+  )
+  assert done.code == 0, done.err
+  cells = read_jsonl(output / "results.jsonl")
+  assert [cell["error"] for cell in cells] == [None, None]
+  for seed in (0, 1):
+    folder = output / "runs" / "kd" / f"all_rows_seed{seed}"
+    assert f"INIT = '{teacher}'" in (folder / "config.gin").read_text()
