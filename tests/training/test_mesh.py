@@ -1,8 +1,11 @@
 """One device or eight: the same numbers, and each array where it belongs."""
 
 import functools
+import inspect
+import itertools
 import math
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +16,7 @@ from jax.sharding import PartitionSpec
 
 from augdistill import prng
 from augdistill.augment.projection import nearest_tokens
+from augdistill.checkpoints.store import Store
 from augdistill.errors import UsageError
 from augdistill.models.enct5 import EncT5Config, enct5
 from augdistill.training import mesh as meshes
@@ -265,6 +269,57 @@ def test_a_mesh_is_called_by_its_shape_or_its_slice(text, count, shape):
 def test_a_mesh_that_the_devices_do_not_fit_is_refused(text, message):
   with pytest.raises(UsageError, match=message):
     meshes.make_mesh(text)
+
+
+@functools.cache
+def state_on(shape):
+  """A state of the toy student, and where it lies."""
+  params = jax.jit(STUDENT.init)(jax.random.key(0))
+  optimizer = make_optimizer("adamw")
+  with jax.numpy_dtype_promotion("standard"):
+    state = TrainState(jnp.int32(3), params, optimizer.init(params))
+  where = meshes.state_shardings(STUDENT, optimizer, meshes.make_mesh(shape))
+  return jax.device_put(state, where)
+
+
+@pytest.mark.parametrize(
+  ("written", "read"), [*itertools.permutations(["x1", "x2", "x4"], 2)]
+)
+def test_a_checkpoint_goes_from_one_mesh_to_another(tmp_path, written, read):
+  with Store(tmp_path) as store:
+    store.save(3, state_on(written))
+    store.wait()
+    found = store.restore(state_on(read))
+  for mine, there in zip(
+    jax.tree.leaves(found), jax.tree.leaves(state_on(read)), strict=True
+  ):
+    assert mine.sharding == there.sharding
+    np.testing.assert_array_equal(mine, there)
+
+
+HOSTS = [
+  # Devices of a host, hosts, mesh -> the shares of each host.
+  (4, 2, "x1", [(0, 1, 2, 3), (4, 5, 6, 7)], 8),
+  (2, 4, "x2", [(0,), (1,), (2,), (3,)], 4),
+  (2, 4, "x4", [(0,), (0,), (1,), (1,)], 2),
+  (1, 8, "x8", [(0,)] * 8, 1),
+]
+
+
+@pytest.mark.parametrize(("size", "hosts", "shape", "shares", "count"), HOSTS)
+def test_a_host_makes_the_rows_that_its_devices_need(
+  monkeypatch, size, hosts, shape, shares, count
+):
+  grid = meshes.mesh_shape(shape, size * hosts)
+  numbers = np.arange(size * hosts).reshape(grid) // size
+  devices = np.vectorize(lambda i: types.SimpleNamespace(process_index=i))
+  mesh = types.SimpleNamespace(
+    devices=devices(numbers), shape={"data": grid[0], "model": grid[1]}
+  )
+  plain = inspect.unwrap(meshes.shares_here)
+  for host in range(hosts):
+    monkeypatch.setattr(jax, "process_index", lambda host=host: host)
+    assert plain(mesh) == (shares[host], count)
 
 
 def test_a_teacher_may_be_cut_over_all_devices():
