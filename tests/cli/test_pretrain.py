@@ -175,6 +175,7 @@ def test_every_flag_is_a_macro_and_the_defaults_are_those_of_the_help():
   pretrain.add_arguments(parser)
   given = {action.dest: action.help for action in parser._actions}
   others = {"help", "output_dir", "gin_file", "gin_search_paths", "wandb"}
+  others |= {"distributed", "coordinator", "num_processes", "process_id"}
   assert set(given) - others <= set(flags.MACROS)
   _, text = resolve()
   macros = dict(

@@ -1,9 +1,12 @@
 """The scripts of launch/, run with programs on PATH that only write down."""
 
+import contextlib
 import os
 import pathlib
 import shlex
+import signal
 import subprocess
+from collections.abc import Iterator
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -67,16 +70,24 @@ class Programs:
     )
     return Done(done.returncode, done.stdout, done.stderr)
 
-  def start(self, script: str, *words, **env) -> subprocess.Popen:
-    """Starts launch/SCRIPT."""
-    return subprocess.Popen(
+  @contextlib.contextmanager
+  def start(self, script: str, *words, **env) -> Iterator[subprocess.Popen]:
+    """Starts launch/SCRIPT, which does not outlive the context."""
+    process = subprocess.Popen(
       self.command(script, *words),
       env=self.env | env,
       cwd=self.cwd,
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
+      # A shell that has us in the background ignores it, and so would it.
+      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+    with process:
+      try:
+        yield process
+      finally:
+        process.kill()
 
 
 def parsed(printed: str) -> list[list[str]]:

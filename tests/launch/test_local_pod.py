@@ -236,10 +236,10 @@ def test_a_run_of_two_processes_is_a_run(programs, tmp_path):
   )
   inherited = ("PYTHONPATH", "JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS")
   env = {name: os.environ[name] for name in inherited if name in os.environ}
-  process = programs.start(
+  with programs.start(
     "local_pod.sh", 2, 2, "--", "augdistill", *words, **env
-  )
-  out, err = process.communicate(timeout=900)
+  ) as process:
+    out, err = process.communicate(timeout=900)
   assert process.returncode == 0, err
   assert out.count("validation accuracy") == 2
   assert (tmp_path / "run" / "results.json").exists()

@@ -135,5 +135,6 @@ def test_another_width_is_refused_with_both_shapes():
     "--init_layers needs a student of its teacher's widths, got "
     "decoder/layers_0/mlp/wi_0/kernel of shape (8, 10) and the teacher's of "
     "(8, 12). Give the student the teacher's --model, and fewer layers with "
-    "--gin.enct5_config.num_layers=N"
+    "--gin.enct5_config.num_layers=N; or give the teacher as --init, too, and "
+    "--gin.model_like.num_layers=N"
   )
