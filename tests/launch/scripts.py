@@ -4,8 +4,8 @@ import contextlib
 import os
 import pathlib
 import shlex
-import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -73,15 +73,18 @@ class Programs:
   @contextlib.contextmanager
   def start(self, script: str, *words, **env) -> Iterator[subprocess.Popen]:
     """Starts launch/SCRIPT, which does not outlive the context."""
+    # A shell that has us in the background ignores SIGINT, and so would it.
+    hears = (
+      "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+      "os.execvp(sys.argv[1], sys.argv[1:])"
+    )
     process = subprocess.Popen(
-      self.command(script, *words),
+      [sys.executable, "-c", hears, *self.command(script, *words)],
       env=self.env | env,
       cwd=self.cwd,
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
-      # A shell that has us in the background ignores it, and so would it.
-      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     with process:
       try:
