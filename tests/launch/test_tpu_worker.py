@@ -1,5 +1,6 @@
 """launch/tpu_worker.sh: what each host of a TPU does."""
 
+import contextlib
 import pathlib
 import shutil
 import subprocess
@@ -89,10 +90,11 @@ def test_the_same_run_is_shown_again_and_not_started_again(host):
   assert len(host.calls()) == 2
 
 
+@contextlib.contextmanager
 def started(host, run, **env):
-  process = host.start("tpu_worker.sh", "run", run, "finetune", **env)
-  assert process.stdout.readline() == "it runs\n"
-  return process
+  with host.start("tpu_worker.sh", "run", run, "finetune", **env) as process:
+    assert process.stdout.readline() == "it runs\n"
+    yield process
 
 
 def test_a_run_goes_on_when_the_connection_breaks(host):
