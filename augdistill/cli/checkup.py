@@ -44,7 +44,8 @@ def judge_teacher(experiment: Experiment) -> Finding | None:
     return None
   rows = _even_sample(take(rows, np.flatnonzero(rows.has_label)))
   its = experiment.for_teacher(rows)
-  logits, _ = score(experiment, teacher.network, teacher.params, its)
+  theirs = experiment.teacher_params
+  logits, _ = score(experiment, teacher.network, theirs, its)
   if data.task.kind == TaskKind.CLASSES and len(rows):
     found = relabel(decide(data.task.kind, logits), rows.label)
     return diagnosis.judge_teacher(found, data.task.label_names, len(rows))

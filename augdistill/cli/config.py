@@ -46,6 +46,9 @@ class RunConfig:
     mesh: the shape of the devices, as of `augdistill.training.mesh.mesh_shape`.
     shard_teacher: whether the teacher's parameters are cut over all devices,
       and gathered layer by layer.
+    teacher_dtype: of the teacher's matrices and activations, "float32" or
+      "bfloat16"; by default its activations are those of its own run, and its
+      parameters float32.
     eval_batch_size: rows of an evaluation batch.
     eval_period: steps between evaluations on validation rows, each with a
       checkpoint; by default about a tenth of the run.
@@ -77,6 +80,7 @@ class RunConfig:
   remat: bool = False
   mesh: str = "x1"
   shard_teacher: bool = False
+  teacher_dtype: str | None = None
   eval_batch_size: int = 256
   eval_period: int | None = None
   log_period: int = 20
@@ -93,6 +97,11 @@ class RunConfig:
 
   def __post_init__(self):
     check_numbers(self)
+    if self.teacher_dtype not in (None, "float32", "bfloat16"):
+      raise UsageError(
+        "teacher_dtype must be 'float32' or 'bfloat16', got "
+        f"{self.teacher_dtype!r}"
+      )
     if self.num_samples < 0:
       raise UsageError(f"num_samples must be >= 0, got {self.num_samples}")
 

@@ -211,6 +211,9 @@ def _write(
   compared = checks.compare(directory, logits, made.rows, said)
   before = checks.logits(model, run.trained.params, made.rows)
   teacher, missing = teacher_of(run)
+  networks = {"student": (model, params)}
+  if teacher:
+    networks["teacher"] = teacher.network, jax.device_put(teacher.params)
   report = {
     "format": made.format_name,
     "weights": made.weights,
@@ -229,12 +232,7 @@ def _write(
       "split": made.split,
       **checks.scores(served.task, made.rows, before, said),
     },
-    "latency": checks.latencies(
-      {"student": (model, params)}
-      | ({"teacher": (teacher.network, teacher.params)} if teacher else {}),
-      logits,
-      made.rows,
-    ),
+    "latency": checks.latencies(networks, logits, made.rows),
     "no_teacher": missing or None,
     "versions": versions(),
   }

@@ -253,11 +253,7 @@ def make_step(experiment: Experiment) -> Step:
   config, devices = experiment.config, experiment.mesh
   policy, whole = experiment.policy, mesh.replicated(devices)
   teacher = experiment.teacher if policy.needs_teacher else None
-  teacher_params = None
-  if teacher:
-    teacher_params = place_params(
-      teacher.network, teacher.params, devices, config.shard_teacher
-    )
+  teacher_params = experiment.teacher_params if teacher else None
   vocab = experiment.data.vocab
   lexicon = mesh.place(vocab.lexicon, whole)
   key = mesh.place(prng.run_key(config.seed), whole)

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from augdistill.cli.trained import Trained
@@ -80,7 +81,7 @@ def server_model(trained: Trained) -> Model:
     What encodes and answers, in these shapes.
   """
   served, vocab = trained.served, trained.vocab
-  outputs = served.task.num_outputs
+  outputs, params = served.task.num_outputs, jax.device_put(trained.params)
 
   def encode(texts: Sequence[Text]) -> list[np.ndarray]:
     rows = encode_rows(texts, vocab, served.max_length, outputs)
@@ -88,7 +89,7 @@ def server_model(trained: Trained) -> Model:
 
   def answer(rows: Sequence[np.ndarray], shape: Shape) -> list[Answer]:
     batch = padded_batch(rows, shape, outputs)
-    logits = np.asarray(logits_of(trained.network, trained.params, batch))
+    logits = np.asarray(logits_of(trained.network, params, batch))
     return answers(served.task, logits[: len(rows)].astype(np.float32))
 
   shapes = shapes_up_to(served.max_length, _SERVER_ROWS, _MAX_POSITIONS)

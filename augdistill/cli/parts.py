@@ -44,7 +44,7 @@ class Experiment:
     served: what the student needs to be used alone.
     policy: the loss of every step.
     student: the network that learns.
-    teacher: the run that it learns from, or None.
+    teacher: the run that it learns from, as it teaches, or None.
     rewrites: other texts of the rows of `train`, or None.
     apart: whether the teacher reads with a vocabulary of its own.
     begin: what the student's first parameters are made of its random ones.
@@ -62,6 +62,14 @@ class Experiment:
   apart: bool
   begin: Callable[[Params], Params]
   mesh: jax.sharding.Mesh
+
+  @functools.cached_property
+  def teacher_params(self) -> Params | None:
+    """The teacher's parameters on the devices, which all share."""
+    if self.teacher is None:
+      return None
+    its, over_data = self.teacher, self.config.shard_teacher
+    return place_params(its.network, its.params, self.mesh, over_data)
 
   def for_teacher(self, rows: Examples) -> Examples:
     """Rows as the teacher reads them, no longer than it can."""
@@ -159,7 +167,7 @@ def prepare(config: RunConfig) -> Experiment:
     student=student_network(
       dataclasses.replace(shape, remat=config.remat), policy, teacher_shape
     ),
-    teacher=teacher,
+    teacher=teacher and teacher.cast(config.teacher_dtype),
     apart=apart,
     begin=_beginning(config, shape, data.task, teacher),
     mesh=mesh.make_mesh(config.mesh),

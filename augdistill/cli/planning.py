@@ -150,6 +150,8 @@ def models(config: RunConfig, asked: Asked) -> Models:
       dropout_rate=shape.dropout_rate,
       dtype=shape.dtype,
     )
+  if theirs and config.teacher_dtype:
+    theirs = dataclasses.replace(theirs, dtype=config.teacher_dtype)
   return Models(shape, theirs, kind, apart)
 
 
@@ -206,6 +208,7 @@ def plan(config: RunConfig, asked: Asked) -> dict[str, Any]:
     teacher_dropout=config.teacher_dropout,
     num_microbatches=config.num_microbatches,
     shard_teacher=config.shard_teacher,
+    teacher_dtype=config.teacher_dtype,
   )
   given, chip = abstract.arguments(job, devices), CHIPS[asked.kind]
   compiled_for = devices if asked.compiles else None

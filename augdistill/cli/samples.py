@@ -144,7 +144,7 @@ def _model(
 ) -> tuple[Network, Params]:
   """The teacher; or, to show token views without one, an untrained model."""
   if teacher:
-    return teacher.network, teacher.params
+    return teacher.network, jax.device_put(teacher.params)
   shape = enct5_config("micro", data.vocab.size, data.task.num_outputs)
   model, key = network(shape), prng.stream(prng.run_key(seed), "init")
   return model, jax.jit(model.init)(key)
@@ -166,4 +166,4 @@ def _student(
       "--student and --teacher must read with one vocabulary, got "
       f"{student.vocab_path} and {teacher.vocab_path}"
     )
-  return student.network, student.params
+  return student.network, jax.device_put(student.params)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from augdistill import prng
-from augdistill.cli.parts import Experiment, place_params
+from augdistill.cli.parts import Experiment
 from augdistill.data.batches import first_rows
 from augdistill.data.load import Data
 from augdistill.data.vocabulary import Vocab
@@ -180,9 +180,7 @@ def make_sampler(
   )
 
   def sample(step: int, params: Params) -> list[dict[str, Any]]:
-    theirs = None
-    if teacher:
-      theirs = place_params(teacher.network, teacher.params, devices)
+    theirs = experiment.teacher_params if teacher else None
 
     def ask(batch: Batch) -> np.ndarray:
       placed = mesh.place(batch._replace(rewrites=None), whole)

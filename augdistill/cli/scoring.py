@@ -25,12 +25,12 @@ from augdistill.types import Network, Params
 def score(
   experiment: Experiment, network: Network, params: Params, examples: Examples
 ) -> tuple[np.ndarray, dict[str, float]]:
-  """A network's logits and metrics on a split."""
+  """A network's logits and metrics on a split; its parameters are placed."""
   devices = experiment.mesh
   size = mesh.round_up_rows(experiment.config.eval_batch_size, devices)
   logits = predict(
     network,
-    place_params(network, params, devices),
+    params,
     eval_batches(examples, size, host=mesh.shares_here(devices)),
     functools.partial(mesh.place_batch, mesh=devices),
   )
@@ -60,17 +60,18 @@ def report(
   config, data, teacher = experiment.config, experiment.data, experiment.teacher
   params = without_projections(params)  # As it is served.
   student = network(experiment.served.model)
+  placed = place_params(student, params, experiment.mesh)
   metrics, teacher_metrics, agreed = {}, {}, None
   for split in ("validation", "test"):
     examples = getattr(data, split)
     if examples is None:
       continue
-    logits, metrics[split] = score(experiment, student, params, examples)
+    logits, metrics[split] = score(experiment, student, placed, examples)
     answers = None
     if teacher:
       its = experiment.for_teacher(examples)
       answers, teacher_metrics[split] = score(
-        experiment, teacher.network, teacher.params, its
+        experiment, teacher.network, experiment.teacher_params, its
       )
       agreed = agreement(logits, answers, data.task)
     if run.writes:

@@ -12,6 +12,7 @@ from augdistill.cli.served import Served, load_served
 from augdistill.data.vocabulary import Vocab, find_vocab, load_vocab
 from augdistill.errors import UsageError
 from augdistill.models.networks import network
+from augdistill.models.precision import cast_matrices
 from augdistill.models.projected import without_projections
 from augdistill.reports.run_directory import RunDirectory
 from augdistill.types import Network, Params
@@ -27,7 +28,7 @@ class Trained:
   Attributes:
     served: shape, task and length.
     network: its network.
-    params: its parameters, the best ones of a finished run.
+    params: its parameters, the best ones of a finished run, as NumPy arrays.
     vocab_path: its vocabulary's file.
     pair: whether it reads pairs of texts; None: either.
   """
@@ -43,6 +44,22 @@ class Trained:
     """Its vocabulary."""
     return load_vocab(self.vocab_path)
 
+  def cast(self, dtype: str | None) -> "Trained":
+    """The same with matrices and activations in another type, if one is given.
+
+    Args:
+      dtype: "float32", "bfloat16", or None.
+    """
+    if dtype is None:
+      return self
+    model = dataclasses.replace(self.served.model, dtype=dtype)
+    return dataclasses.replace(
+      self,
+      served=dataclasses.replace(self.served, model=model),
+      network=network(model),
+      params=cast_matrices(self.params, dtype),
+    )
+
   @classmethod
   def load(cls, path: str) -> "Trained":
     """Reads the run in directory `path`, or a classifier of transformers.
@@ -54,7 +71,8 @@ class Trained:
     if is_foreign(path):
       its = adopt_classifier(path)
       served = Served(its.config, its.task, its.max_length)
-      return cls(served, its.model, its.params, its.vocab_path, pair=None)
+      params = jax.device_get(its.params)
+      return cls(served, its.model, params, its.vocab_path, pair=None)
     run, results = open_finished(path, pretrained=False)
     return cls.at(run, results["best_step"])
 
@@ -69,7 +87,7 @@ class Trained:
     served = load_served(str(run.student_gin))
     with Store(run.checkpoints) as store:
       params = store.restore_params(step)
-    params = jax.device_put(without_projections(params))
+    params = without_projections(params)
     vocab_path, pair = find_vocab(run.vocab), served.task.pair
     return cls(served, network(served.model), params, vocab_path, pair)
 

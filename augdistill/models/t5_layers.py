@@ -78,7 +78,7 @@ class RelativePositionBias(nn.Module):
     bucket = relative_position_bucket(
       position[None, :] - position[:, None], self.num_buckets, self.max_distance
     )
-    return jnp.take(table, bucket, axis=1)  # [H, L, L]
+    return jnp.take(table, bucket, axis=1).astype(jnp.float32)  # [H, L, L]
 
 
 class RMSNorm(nn.Module):

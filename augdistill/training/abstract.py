@@ -18,6 +18,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from augdistill import prng
+from augdistill.models.precision import cast_matrices
 from augdistill.training import mesh
 from augdistill.training.flops import (
   Costs,
@@ -53,6 +54,7 @@ class Job:
     teacher_dropout: whether the teacher drops out.
     num_microbatches: parts into which a batch is cut.
     shard_teacher: whether the teacher's parameters are cut over all devices.
+    teacher_dtype: of the teacher's matrices; None for float32.
   """
 
   student: Network
@@ -66,6 +68,7 @@ class Job:
   teacher_dropout: bool = True
   num_microbatches: int = 1
   shard_teacher: bool = False
+  teacher_dtype: str | None = None
 
 
 class Arguments(NamedTuple):
@@ -94,6 +97,8 @@ def arguments(job: Job, devices: Mesh) -> Arguments:
   teacher = teacher_places = None
   if job.teacher is not None:
     teacher = jax.eval_shape(job.teacher.init, jax.random.key(0))
+    if job.teacher_dtype:
+      teacher = cast_matrices(teacher, job.teacher_dtype)
     teacher_places = mesh.param_shardings(
       job.teacher, devices, job.shard_teacher
     )
