@@ -87,8 +87,6 @@ def quiet() -> Iterator[None]:
   if not _are_several():
     yield
     return
-  import jax
-
   from augdistill.training import processes
 
   try:
@@ -98,13 +96,31 @@ def quiet() -> Iterator[None]:
         stack.enter_context(contextlib.redirect_stdout(nowhere))
         stack.enter_context(contextlib.redirect_stderr(nowhere))
       yield
-  except jax.errors.JaxRuntimeError as error:
-    if not any(word in str(error) for word in _OF_OTHERS):
+  except Exception as error:
+    lost = _loss_in(error)
+    if lost is None:
       raise
     raise Preempted(
-      f"another process was lost ({str(error).splitlines()[0]}); run the same "
+      f"another process was lost ({str(lost).splitlines()[0]}); run the same "
       "command again on all hosts, to go on from the last checkpoint"
     ) from error
+
+
+def _loss_in(error: BaseException | None) -> BaseException | None:
+  """What JAX said of another process, if that is where an error began.
+
+  Whatever waits for the others may notice first: a step, or a save, which then
+  fails with an error of its own.
+  """
+  import jax
+
+  while error is not None:
+    if isinstance(error, jax.errors.JaxRuntimeError) and any(
+      word in str(error) for word in _OF_OTHERS
+    ):
+      return error
+    error = error.__cause__ or error.__context__
+  return None
 
 
 def leave(code: int) -> int:

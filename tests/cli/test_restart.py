@@ -226,8 +226,8 @@ def finish(arguments, path):
   return out
 
 
-def equal(path, undisturbed):
-  assert same_bits(params(path, STEPS), params(undisturbed, STEPS))
+def equal(path, undisturbed, steps=STEPS):
+  assert same_bits(params(path, steps), params(undisturbed, steps))
   assert untimed(path) == untimed(undisturbed)
   best = results(undisturbed)["best_step"]
   assert same_bits(params(path, best), params(undisturbed, best))
@@ -242,7 +242,7 @@ def equal(path, undisturbed):
     for p in (path, undisturbed)
   ]
   assert losses[0] == losses[1]
-  assert len(losses[0]) == STEPS
+  assert len(losses[0]) == steps
 
 
 def test_a_terminal_shows_how_far_a_run_is_and_nothing_of_any_library(
@@ -296,3 +296,40 @@ def test_killed_at_three_random_moments_a_run_ends_bit_for_bit_the_same(
   finish(arguments, path)
   print(moments)
   equal(path, undisturbed[0])
+
+
+@pytest.mark.slow
+def test_asked_to_stop_twenty_times_a_run_loses_nothing(tmp_path, arguments):
+  """At any time, half of them in the middle of a save."""
+  path, promised, moments = tmp_path / "run", 0, []
+  checkpoints, arguments = path / "checkpoints", [*arguments, "--num_steps=150"]
+  finish(arguments, tmp_path / "undisturbed")
+  argv = *arguments, f"--output_dir={path}"
+  for attempt in range(20):
+    process, begin = start(*argv), last_step(path)
+    if attempt % 4 == 0:  # imports, data, compilation
+      moments.append("at a time")
+      time.sleep(random.uniform(0.5, 6.0))
+    elif attempt % 4 == 1:
+      moments.append("at a step")
+      while last_step(path) < begin + 2 and process.poll() is None:
+        time.sleep(0.001)
+    else:
+      moments.append("in a save")
+      while not any(checkpoints.glob("*-tmp*")) and process.poll() is None:
+        pass
+    if process.poll() is not None:
+      break
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    if "resuming" in out:
+      assert f"resuming {path} at step {promised}\n" in out
+    if "which is saved" in err:
+      promised = int(err.partition("stopped after step ")[2].split(",")[0])
+      assert (checkpoints / str(promised)).is_dir()
+    moments[-1] += f" ({promised})"
+  print(moments)
+  assert len(moments) == 20
+  finish(arguments, path)
+  equal(path, tmp_path / "undisturbed", 150)

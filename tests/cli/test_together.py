@@ -238,3 +238,36 @@ def test_one_asked_to_stop_all_save_the_same_step(tmp_path, data, undisturbed):
     strict=True,
   ):
     np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_asked_to_stop_time_and_again_nothing_saved_is_lost(
+  tmp_path, data, undisturbed
+):
+  """Of two processes one is asked, at any time and in the middle of saves."""
+  draw, path = random.Random(1), tmp_path / "run"
+  argv = (*("finetune", *data, *LONG), "--gin.RunConfig.eval_period=2")
+  argv = (*argv, "--gin.RunConfig.keep_checkpoints=30", f"--output_dir={path}")
+  step, stops = 0, 0
+  while step < 45:
+    started = launch(2, 1, *argv)
+    wanted = step + draw.randrange(1, 8)
+    wait_for_step(path / "metrics.jsonl", wanted)
+    time.sleep(draw.uniform(0, 0.1))
+    draw.choice(started).send_signal(signal.SIGTERM)
+    said = finished(started, 120)
+    assert [code for code, *_ in said] == [75, 75], said[0][2] + said[1][2]
+    assert f"resuming {path} at step {step}\n" in said[0][1] or not step
+    told = {
+      err.partition("stopped after step ")[2].split(",")[0] for *_, err in said
+    }
+    step, stops = int(*told), stops + 1
+    assert step >= wanted
+    assert (path / "checkpoints" / str(step)).is_dir()
+  print(f"{stops} stops")
+  assert stops >= 4
+  codes = [code for code, *_ in finished(launch(2, 1, *argv))]
+  assert codes == [0, 0]
+  ends = params(path, 60), params(undisturbed, 60)
+  for x, y in zip(*map(jax.tree.leaves, ends), strict=True):
+    np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
