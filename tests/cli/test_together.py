@@ -151,6 +151,37 @@ def test_who_the_others_are_must_be_known(data, tmp_path):
   assert "must be told by --coordinator HOST:PORT" in err
 
 
+@pytest.mark.slow
+def test_eight_devices_of_one_two_or_four_processes_are_the_same(
+  tmp_path, data, teacher
+):
+  flags = *data, *FLAGS, "--num_steps=10", f"--teacher={teacher}", "--mesh=4x2"
+  flags = (*flags, f"--method={BOTH}", "--gin.RunConfig.num_samples=8")
+  seen = {}
+  for processes in (1, 2, 4):
+    path = tmp_path / str(processes)
+    argv = "distill", *flags, f"--output_dir={path}"
+    said = finished(launch(processes, 8 // processes, *argv))
+    assert [code for code, *_ in said] == [0] * processes, said[0][2]
+    losses = [
+      r["loss"] for r in read_jsonl(path / "metrics.jsonl") if "loss" in r
+    ]
+    # The rows that were augmented, their texts, and what the teacher thinks.
+    texts = [
+      {k: v for k, v in row.items() if not isinstance(v, dict)}
+      for row in read_jsonl(path / "samples.jsonl")
+    ]
+    seen[processes] = losses, texts, results(path)["metrics"]
+  one, *others = seen.values()
+  assert len(one[0]) == 10
+  assert len(one[1]) >= 8
+  for losses, texts, metrics in others:
+    print(np.max(np.abs(np.array(losses) / one[0] - 1)))
+    assert losses == pytest.approx(one[0], rel=1e-5)
+    assert texts == one[1]
+    assert metrics == one[2]
+
+
 # --- some of them stop --------------------------------------------------------
 
 LONG = (*FLAGS, "--num_steps=60", "--gin.RunConfig.eval_period=10")
