@@ -19,6 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Runs `augdistill evaluate`: prints one JSON object."""
+  import jax
+
   from augdistill.cli.trained import Trained
   from augdistill.data.batches import eval_batches
   from augdistill.data.load import DataConfig, load_data
@@ -39,8 +41,7 @@ def run(args: argparse.Namespace) -> None:
       pair=trained.pair,
     )
   )
-  logits = predict(
-    trained.network, trained.params, eval_batches(data.test, 256)
-  )
+  params = jax.device_put(trained.params)
+  logits = predict(trained.network, params, eval_batches(data.test, 256))
   values = metrics.compute(task, logits, data.test.label, data.test.has_label)
   print(json.dumps({"examples": len(data.test), "metrics": values}))

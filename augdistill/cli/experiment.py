@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from augdistill.checkpoints.store import Store
-from augdistill.cli import fit, preemption, scoring, served
+from augdistill.cli import fit, scoring, served
 from augdistill.cli.config import RunConfig
 from augdistill.cli.parts import Experiment, prepare
 from augdistill.data.load import Data
@@ -99,34 +99,33 @@ def run_job(
   """
   if not processes.is_first():
     run = run.read_only()
-  with preemption.exit_at_once():
-    finished = check_directory(run, text)
-    processes.wait_for_all("the directory is looked at")
-    if finished is not None:
-      print(f"{run.path} is finished already")
-      return finished
-    job = make()
-    _claim(job, text, run, argv)
-    with Store(
-      run.checkpoints,
-      keep=job.keep,
-      best_metric=job.best,
-      higher=job.best is None or higher_is_better(job.best),
-    ) as store:
-      fresh = not store.steps()
-      try:
-        seconds = fit.fit(job.training, run, store)
-      except BaseException:
-        store.wait()
-        if fresh and not store.steps():  # Nothing that could be lost is there.
-          run.release()
-        raise
+  finished = check_directory(run, text)
+  processes.wait_for_all("the directory is looked at")
+  if finished is not None:
+    print(f"{run.path} is finished already")
+    return finished
+  job = make()
+  _claim(job, text, run, argv)
+  with Store(
+    run.checkpoints,
+    keep=job.keep,
+    best_metric=job.best,
+    higher=job.best is None or higher_is_better(job.best),
+  ) as store:
+    fresh = not store.steps()
+    try:
+      seconds = fit.fit(job.training, run, store)
+    except BaseException:
       store.wait()
-      step = store.best_step() or store.latest_step()
-      params = store.restore_params(step)
-    results = job.report(run, params, step, seconds)
-    processes.wait_for_all("the results are written")
-    return results
+      if fresh and not store.steps():  # Nothing that could be lost is there.
+        run.release()
+      raise
+    store.wait()
+    step = store.best_step() or store.latest_step()
+    params = store.restore_params(step)
+  results = job.report(run, params, step, seconds)
+  processes.wait_for_all("the results are written")
+  return results
 
 
 def _job(experiment: Experiment) -> Job:

@@ -46,11 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
   """Runs `augdistill export`."""
-  from augdistill.cli import preemption, screens
+  from augdistill.cli import screens
   from augdistill.cli.exporting import export_run
 
-  with preemption.exit_at_once():
-    report = export_run(
-      args.run, args.format, args.output, args.weights, args.force
-    )
+  report = export_run(
+    args.run, args.format, args.output, args.weights, args.force
+  )
   screens.show_export(args.output, report)

@@ -28,7 +28,8 @@ _BATCH_SIZES = (1, 32)
 def logits(network: Network, params: Params, rows: Examples) -> np.ndarray:
   """What a network says of all rows, f32[N, C]."""
   size = min(256, -(-len(rows) // 16) * 16)
-  return predict(network, params, eval_batches(rows, size))
+  batches = eval_batches(rows, size)
+  return predict(network, jax.device_put(params), batches)
 
 
 def compare(

@@ -43,6 +43,7 @@ def labeller(
     texts -> what `prediction_rows` makes of them, in their order.
   """
   served, vocab = trained.served, trained.vocab
+  params = jax.device_put(trained.params)
   shapes = shapes_up_to(served.max_length, _FILE_ROWS)
 
   def label(texts: Sequence[Text]) -> Iterator[dict[str, Any]]:
@@ -58,7 +59,7 @@ def labeller(
         yield padded_batch([tokens[i] for i in left[chosen]], shape, outputs)
         left = np.delete(left, chosen)
 
-    found = predict(trained.network, trained.params, batches())
+    found = predict(trained.network, params, batches())
     logits = np.empty_like(found)
     logits[order] = found
     yield from prediction_rows(served.task, rows, logits)

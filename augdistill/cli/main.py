@@ -9,7 +9,7 @@ import traceback
 import types
 from collections.abc import Sequence
 
-from augdistill.cli import together
+from augdistill.cli import stopping, together
 from augdistill.errors import AugdistillError, UsageError, suggest
 
 COMMANDS = {
@@ -28,6 +28,8 @@ COMMANDS = {
   "report": "make the page of a finished run",
   "table": "compare finished runs in a table",
 }
+# What goes on where it was, or begins anew, when it is run again.
+_CAN_BE_STOPPED = ("finetune", "distill", "pretrain", "export")
 # What the machine or the caller's paths are to blame for, not a bug.
 _NOT_OURS = (
   *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
@@ -92,6 +94,9 @@ def _say(what: str) -> None:
 
 def _run(argv: list[str]) -> int:
   name = argv[0] if argv else "--help"
+  if name in _CAN_BE_STOPPED:
+    with stopping.exit_at_once():
+      return _run_command(name, argv)
   if name in ("-h", "--help"):
     print(_overview())
     return 0 if argv else 2
@@ -105,6 +110,10 @@ def _run(argv: list[str]) -> int:
       f"no command is called {name!r}; there are {', '.join(COMMANDS)}."
       + suggest(name, COMMANDS)
     )
+  return _run_command(name, argv)
+
+
+def _run_command(name: str, argv: list[str]) -> int:
   if {"-h", "--help"}.intersection(argv):
     print(_parser(name).format_help(), end="")
     return 0

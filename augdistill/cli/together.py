@@ -84,7 +84,7 @@ def quiet() -> Iterator[None]:
   Raises:
     Preempted: if another process of the run is lost.
   """
-  if not _are_several():
+  if not are_several():
     yield
     return
   from augdistill.training import processes
@@ -133,7 +133,7 @@ def leave(code: int) -> int:
   Returns:
     The same.
   """
-  if not _are_several():
+  if not are_several():
     return code
   from augdistill.training import processes
 
@@ -151,14 +151,15 @@ def leave(code: int) -> int:
 
 def speaker() -> str:
   """Who says what an error message says: "process 3: ", or nothing."""
-  if not _are_several():
+  if not are_several():
     return ""
   import jax
 
   return f"process {jax.process_index()}: "
 
 
-def _are_several() -> bool:
+def are_several() -> bool:
+  """Whether this process has joined others."""
   # Without JAX, which most commands have no need of, there is one.
   if "jax" not in sys.modules:
     return False

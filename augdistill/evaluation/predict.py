@@ -40,7 +40,6 @@ def predict(
   Returns:
     f32[N, C] logits, or values, in the data set's order.
   """
-  params = jax.device_put(params)  # Once, where they are NumPy arrays.
   rows = []
   for batch in map(place, batches):
     rows.append((logits_of(network, params, batch), batch.weight))

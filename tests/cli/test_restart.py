@@ -1,8 +1,10 @@
 """Killed or asked to stop, a run goes on and ends as if nothing had been."""
 
 import contextlib
+import gc
 import json
 import os
+import pathlib
 import pty
 import random
 import re
@@ -14,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from augdistill.cli import experiment, fit, stopwatch
+from augdistill.cli import experiment, fit, stopping, stopwatch
 from tests.cli.tiny import (
   TINY,
   ok,
@@ -92,6 +94,45 @@ def test_asked_to_stop_before_the_first_step_it_exits_with_75(
   assert done.code == 75
   assert "stopped; run the same command again" in capfd.readouterr().err
   assert not (tmp_path / "run").exists()
+
+
+def hears(process):
+  """Returns when a process handles SIGTERM, as it soon does."""
+  bit = 1 << (signal.SIGTERM - 1)
+  while process.poll() is None:
+    status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+    if int(status.partition("SigCgt:")[2].split()[0], 16) & bit:
+      return
+    time.sleep(0.001)
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc").exists(), reason="no /proc here")
+def test_asked_to_stop_while_it_is_imported_it_exits_with_75(tmp_path, data):
+  process = start("finetune", *data, *TINY, f"--output_dir={tmp_path / 'run'}")
+  hears(process)
+  process.send_signal(signal.SIGTERM)
+  _, err = process.communicate(timeout=60)
+  assert process.returncode == 75, err
+  assert "augdistill: error: stopped; run the same command again\n" in err
+
+
+def test_an_exit_that_goes_nowhere_comes_again():
+  asked = []
+
+  def stop(*_):  # As JAX's, of which nothing that it raises is seen again.
+    if not asked:
+      asked.append(True)
+      signal.raise_signal(signal.SIGTERM)
+
+  gc.callbacks.append(stop)
+  try:
+    with pytest.raises(SystemExit) as stopped, stopping.exit_at_once():
+      gc.collect()
+      time.sleep(20)
+  finally:
+    gc.callbacks.remove(stop)
+  assert asked
+  assert stopped.value.code == 75
 
 
 def test_interrupted_by_hand_before_a_checkpoint_the_directory_is_free(
@@ -309,7 +350,8 @@ def test_asked_to_stop_twenty_times_a_run_loses_nothing(tmp_path, arguments):
     process, begin = start(*argv), last_step(path)
     if attempt % 4 == 0:  # imports, data, compilation
       moments.append("at a time")
-      time.sleep(random.uniform(0.5, 6.0))
+      hears(process)
+      time.sleep(random.uniform(0.0, 6.0))
     elif attempt % 4 == 1:
       moments.append("at a step")
       while last_step(path) < begin + 2 and process.poll() is None:
