@@ -12,7 +12,8 @@ import optax
 from augdistill import prng
 from augdistill.checkpoints.store import Store
 from augdistill.cli import preemption
-from augdistill.cli.parts import Experiment, param_shardings, place_params
+from augdistill.cli.parts import Experiment
+from augdistill.cli.placing import param_shardings, place_params
 from augdistill.cli.sampling import make_sampler
 from augdistill.cli.scoring import score
 from augdistill.cli.stopwatch import Stopwatch

@@ -6,14 +6,11 @@ from collections.abc import Callable
 
 import jax
 
+from augdistill.cli.beginning import beginning, inheriting, selecting
 from augdistill.cli.config import RunConfig
 from augdistill.cli.given_rewrites import check_rewrites, training_rewrites
-from augdistill.cli.pretrained import (
-  check_generator,
-  inheriting,
-  source_of,
-  vocab_path,
-)
+from augdistill.cli.placing import check_batch_size, place_params
+from augdistill.cli.pretrained import check_generator, vocab_path
 from augdistill.cli.served import Served
 from augdistill.cli.trained import Trained
 from augdistill.data.batches import round_down_length
@@ -25,12 +22,11 @@ from augdistill.data.vocabulary import load_vocab
 from augdistill.errors import UsageError
 from augdistill.models.bert_config import BertConfig
 from augdistill.models.networks import ModelConfig, network
-from augdistill.models.projected import with_projections, without_projections
-from augdistill.models.selection import select_layers, selected_layers
+from augdistill.models.projected import with_projections
 from augdistill.training import mesh
 from augdistill.training.policies import Policy, build_policy
 from augdistill.training.rehearsal import rehearse
-from augdistill.types import MaskedLM, Network, Params, Task, TaskKind
+from augdistill.types import Network, Params, TaskKind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,20 +78,6 @@ class Experiment:
     return read_again(rows, self.teacher.vocab, length)
 
 
-def place_params(
-  model: Network | MaskedLM,
-  params: Params,
-  devices: jax.sharding.Mesh,
-  over_data: bool = False,
-) -> Params:
-  """Puts parameters where the model's axes say, as `mesh.param_shardings`."""
-  return mesh.place(params, param_shardings(model, devices, over_data))
-
-
-# Once per model, since it is traced for that.
-param_shardings = functools.cache(mesh.param_shardings)
-
-
 def check(config: RunConfig) -> None:
   """Finds what is wrong with a configuration before anything is loaded.
 
@@ -117,23 +99,6 @@ def check(config: RunConfig) -> None:
   if config.generator:
     check_generator(config.generator)
   check_batch_size(config.batch_size, config.mesh, config.num_microbatches)
-
-
-def check_batch_size(
-  batch_size: int, shape: str, num_microbatches: int = 1
-) -> None:
-  """Raises UsageError unless every device has its share of every microbatch."""
-  devices = mesh.make_mesh(shape).shape["data"]
-  check_shares(batch_size, devices, num_microbatches)
-
-
-def check_shares(batch_size: int, devices: int, num_microbatches: int) -> None:
-  """`check_batch_size` for devices that need not be here."""
-  if batch_size % (devices * num_microbatches):
-    raise UsageError(
-      f"the batch size must be a multiple of {num_microbatches} "
-      f"microbatches x {devices} devices, got {batch_size}"
-    )
 
 
 def prepare(config: RunConfig) -> Experiment:
@@ -169,7 +134,7 @@ def prepare(config: RunConfig) -> Experiment:
     ),
     teacher=teacher and teacher.cast(config.teacher_dtype),
     apart=apart,
-    begin=_beginning(config, shape, data.task, teacher),
+    begin=beginning(config, shape, data.task, teacher),
     mesh=mesh.make_mesh(config.mesh),
     # The last, since making them takes long.
     rewrites=training_rewrites(config, data, train),
@@ -208,7 +173,7 @@ def check_before_teacher(
   if config.rewrites:
     training_rewrites(config, data, training_rows(config, data))
   if config.init:
-    _inheriting(config, shape, data.task)
+    inheriting(config, shape, data.task)
   theirs = _shape(teacher, data, max_length)
   _check_fit(config, _policy(config, data), shape, theirs)
 
@@ -226,7 +191,7 @@ def _check_fit(
       raise UsageError(
         "--init_layers needs a teacher, or --init, to take the layers from"
       )
-    select = _selecting(config.init_layers, shape, teacher)
+    select = selecting(config.init_layers, shape, teacher)
     init = network(shape).init, network(teacher).init
     jax.eval_shape(
       lambda key: select(*(make(key) for make in init)), jax.random.key(0)
@@ -276,41 +241,6 @@ def student_network(
   if not policy.needs_projections:
     return network(shape)
   return with_projections(network(shape), teacher.emb_dim)
-
-
-def _beginning(
-  config: RunConfig, shape: ModelConfig, task: Task, teacher: Trained | None
-) -> Callable[[Params], Params]:
-  """What the student begins with: random parameters, or another model's."""
-  if config.init is not None:
-    return _inheriting(config, shape, task)
-  if config.init_layers is None:
-    return lambda params: params
-  select = _selecting(config.init_layers, shape, teacher.served.model)
-  return lambda params: params | select(params, teacher.params)
-
-
-def _inheriting(
-  config: RunConfig, shape: ModelConfig, task: Task
-) -> Callable[[Params], Params]:
-  """The student's random parameters -> those that --init gives it."""
-  layers = None
-  if config.init_layers is not None:
-    there = source_of(config.init).shape["num_layers"]
-    layers = selected_layers(config.init_layers, shape.num_layers, there)
-  return inheriting(config.init, network(shape), task, layers)
-
-
-def _selecting(
-  selection: str, shape: ModelConfig, teacher: ModelConfig
-) -> Callable[[Params, Params], Params]:
-  """(student's parameters, teacher's) -> the student's first ones."""
-  layers = selected_layers(selection, shape.num_layers, teacher.num_layers)
-
-  def select(mine, theirs):
-    return select_layers(theirs, without_projections(mine), layers)
-
-  return select
 
 
 def as_read_by(

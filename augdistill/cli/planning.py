@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from augdistill.cli import parts
 from augdistill.cli.adopted import is_foreign
 from augdistill.cli.config import RunConfig
+from augdistill.cli.placing import check_shares
 from augdistill.cli.served import load_served
 from augdistill.cli.trained import Trained, open_finished
 from augdistill.data.load import load_data
@@ -191,7 +192,7 @@ def plan(config: RunConfig, asked: Asked) -> dict[str, Any]:
   for shape in filter(None, (its.student, its.teacher)):
     parts.check_length(shape, length)
   devices = mesh.make_mesh(config.mesh, found)
-  parts.check_shares(
+  check_shares(
     config.batch_size, devices.shape["data"], config.num_microbatches
   )
   job = Job(

@@ -16,7 +16,7 @@ from augdistill.cli import fit
 from augdistill.cli.bindings import configurable
 from augdistill.cli.config import check_numbers, opened
 from augdistill.cli.experiment import Job, fingerprints
-from augdistill.cli.parts import check_batch_size, place_params
+from augdistill.cli.placing import check_batch_size, place_params
 from augdistill.cli.pretrained import (
   ServedMaskedLM,
   masked_network,

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from augdistill.cli.parts import Experiment, place_params
+from augdistill.cli.parts import Experiment
+from augdistill.cli.placing import place_params
 from augdistill.cli.trained import count
 from augdistill.data.batches import eval_batches
 from augdistill.data.dataset import Examples

@@ -7,7 +7,7 @@ import types
 import jax
 import pytest
 
-from augdistill.cli import parts, pretraining, rewriting
+from augdistill.cli import parts, placing, pretraining, rewriting
 from augdistill.training import mesh
 from tests.cli.tiny import BOTH, TINY, TINY_PRETRAIN, examples, ok, write_tsv
 
@@ -32,7 +32,7 @@ def caches(tmp_path_factory):
     patch.setenv("XDG_CACHE_HOME", str(root))
     two = functools.partial(mesh.make_mesh, devices=jax.devices()[:2])
     smaller = types.SimpleNamespace(**vars(mesh) | {"make_mesh": two})
-    for module in (parts, pretraining, rewriting):
+    for module in (parts, placing, pretraining, rewriting):
       patch.setattr(module, "mesh", smaller)
     for name, value in options.items():
       jax.config.update(name, value)
