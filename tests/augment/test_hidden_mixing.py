@@ -33,31 +33,60 @@ def close(got, expected):
   np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-6)
 
 
+NETWORKS = {
+  "student": (encoders.STUDENT, encoders.STUDENT_PARAMS),
+  "teacher": (encoders.TEACHER, encoders.TEACHER_PARAMS),
+}
+
+
+def view_of(maker, models=None):
+  batch = gather_partners(BATCH, MATES) if maker.partners else BATCH
+  models = models or encoders.models()
+  return maker.make(jax.random.key(0), batch, None, models, jnp.int32(0))
+
+
+def seen(maker, read=lambda view: view):
+  """What is read of a view; nothing else of it is compiled."""
+  return jax.jit(lambda: read(view_of(maker)))()
+
+
+def traced(maker, models=None):
+  """A view of which nothing is computed: its layers can be read."""
+  views = []
+  jax.eval_shape(lambda: views.append(view_of(maker, models)))
+  return views[0]
+
+
 @functools.cache
-def made(maker, with_teacher=True):
+def outputs_of_parents():
+  """Of both networks: what they say of rows and of their partners."""
+
+  def run(network, params):
+    a = Inputs(mask=BATCH.mask[None], tokens=BATCH.tokens[None])
+    b = jax.tree.map(lambda x: x[:, PARTNER], a)
+    return network.forward(params, a), network.forward(params, b)
+
+  return {
+    name: jax.jit(run, static_argnums=0)(*n) for name, n in NETWORKS.items()
+  }
+
+
+@functools.cache
+def made(maker):
   """A view, both networks' outputs on it and on the two parents."""
 
-  def make(key, batch):
-    models = encoders.models(with_teacher)
-    batch = gather_partners(batch, MATES) if maker.partners else batch
-    view = maker.make(key, batch, None, models, jnp.int32(0))
-    networks = {"student": (models.student, models.student_params)}
-    if with_teacher:
-      networks["teacher"] = (models.teacher, models.teacher_params)
-
-    def run(name, inputs):
-      network, params = networks[name]
-      return None if inputs is None else network.forward(params, inputs)
-
-    a = Inputs(mask=batch.mask[None], tokens=batch.tokens[None])
-    b = jax.tree.map(lambda x: x[:, PARTNER], a)
+  def make():
+    view = view_of(maker)
     return view, {
-      name: tuple(run(name, x) for x in (getattr(view, name), a, b))
-      for name in networks
+      name: network.forward(params, getattr(view, name))
+      for name, (network, params) in NETWORKS.items()
     }
 
-  view, outputs = jax.jit(make)(jax.random.key(0), BATCH)
-  return types.SimpleNamespace(view=view, **outputs)
+  view, mixed = jax.jit(make)()
+  parents = outputs_of_parents()
+  return types.SimpleNamespace(
+    view=view, **{name: (mixed[name], *parents[name]) for name in NETWORKS}
+  )
 
 
 def parents():
@@ -87,7 +116,7 @@ def test_tmix_is_the_mixture_of_hidden_states_in_the_middle(lam):
   ("layers", "entries"), [((0, 0), (0, 0)), ((2, 4), (2, 4)), ((1, 3), (1, 3))]
 )
 def test_tmix_mixes_between_chosen_layers(layers, entries):
-  view = made(mix_hidden(*layers)).view
+  view = traced(mix_hidden(*layers))
   assert (view.student.layer, view.teacher.layer) == entries
 
 
@@ -148,8 +177,10 @@ def test_a_mixture_has_a_label_where_both_parents_do():
   for maker in (mix_hidden(), mix_pooled(), mix_pooled_per_dimension()):
     has = np.asarray(BATCH.has_label)
     expected = (has & has[PARTNER])[None]
-    np.testing.assert_array_equal(made(maker).view.has_label, expected)
-  assert made(mix_pooled(), with_teacher=False).view.teacher is None
+    has_label = seen(maker, lambda view: view.has_label)
+    np.testing.assert_array_equal(has_label, expected)
+  alone = encoders.models(with_teacher=False)
+  assert traced(mix_pooled(), alone).teacher is None
 
 
 def test_what_is_below_the_mixing_learns_from_it():
@@ -204,10 +235,13 @@ def test_two_parents_of_one_text_drop_apart_in_the_model_that_drops(
     **keys,
   )
   itself = gather_partners(BATCH, jnp.arange(8)[None])
-  one, other = (
-    factory(lam=lam).make(jax.random.key(0), itself, None, models, jnp.int32(0))
-    for lam in (1.0, 0.0)
-  )
+
+  @jax.jit
+  def both():
+    given = jax.random.key(0), itself, None, models, jnp.int32(0)
+    return [factory(lam=lam).make(*given) for lam in (1.0, 0.0)]
+
+  one, other = both()
   for name in ("student", "teacher"):
     a, b = (
       x.pooled if x.hidden is None else x.hidden
@@ -221,8 +255,7 @@ def test_half_of_an_odd_number_of_layers_is_rounded_down():
   models = encoders.models(with_teacher=False)._replace(
     student=student, student_params=jax.jit(student.init)(jax.random.key(1))
   )
-  batch = gather_partners(BATCH, MATES)
-  view = mix_hidden().make(jax.random.key(0), batch, None, models, jnp.int32(0))
+  view = traced(mix_hidden(), models)
   assert view.student.layer == 1
 
 
@@ -283,7 +316,7 @@ def test_the_heads_rows_learn_from_the_labels_of_points():
 
 def test_batch_mixup_makes_as_many_points_as_rows_unless_told():
   for points, number in ((None, 8), (3, 3)):
-    weight = made(mix_batch(points)).view.weight
+    weight = seen(mix_batch(points), lambda view: view.weight)
     # All together weigh as much as the five real rows.
     close(weight, np.full((1, number), 5 / number))
 
@@ -333,6 +366,6 @@ def test_wrong_hyper_parameters_are_refused(factory, given, said):
 def test_a_layer_that_a_model_does_not_have_is_refused():
   message = "teacher_layer must be at most 4, the model's number of layers"
   with pytest.raises(UsageError, match=message):
-    made(mix_hidden(teacher_layer=5))
+    view_of(mix_hidden(teacher_layer=5))
   with pytest.raises(UsageError, match=r"student_layer .* at most 2, .* got 3"):
-    made(mix_hidden(student_layer=3))
+    view_of(mix_hidden(student_layer=3))
