@@ -23,6 +23,8 @@ import urllib.parse
 from typing import NamedTuple
 
 _CERTIFICATE = pathlib.Path(__file__).with_suffix(".pem")
+# The variable of who asks, and who may.
+TOKEN = "GOOGLE_AUTH_TOKEN_FOR_TESTING"
 _TOKEN = "of-the-tests"
 _PAGE = 1000  # names in an answer, unless fewer are asked for
 
@@ -89,7 +91,7 @@ class Server(http.server.ThreadingHTTPServer):
       "STORAGE_EMULATOR_HOST": self.address,
       "https_proxy": self.address,
       "CURL_CA_BUNDLE": str(_CERTIFICATE),
-      "GOOGLE_AUTH_TOKEN_FOR_TESTING": self.token,
+      TOKEN: self.token,
       # Nobody looks for the credentials of a machine in Google's cloud.
       "NO_GCE_CHECK": "true",
       # What fails is asked for again soon, and not often.
