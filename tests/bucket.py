@@ -90,6 +90,7 @@ class Server(http.server.ThreadingHTTPServer):
       "TENSORSTORE_GCS_HTTP_URL": self.address,
       "STORAGE_EMULATOR_HOST": self.address,
       "https_proxy": self.address,
+      "no_proxy": "localhost",  # Where the processes of a run find each other.
       "CURL_CA_BUNDLE": str(_CERTIFICATE),
       TOKEN: self.token,
       # Nobody looks for the credentials of a machine in Google's cloud.
