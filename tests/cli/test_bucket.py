@@ -212,14 +212,14 @@ def test_results_that_cannot_be_written_are_made_again(server, data, teacher):
 @pytest.mark.slow
 def test_two_processes_write_into_one_directory_stop_and_go_on(server, data):
   place = "gs://bucket/runs/both"
-  flags = "--num_steps=60", "--gin.RunConfig.eval_period=10", "--mesh=2x1"
+  flags = "--num_steps=20", "--gin.RunConfig.eval_period=5", "--mesh=2x1"
   argv = "finetune", *data, *FLAGS, *flags, f"--output_dir={place}"
   started = launch(2, 1, *argv)
 
   def stop():
     end = time.monotonic() + 200
     while time.monotonic() < end:
-      if server.read(f"{place}/checkpoints/10/commit_success.txt"):
+      if server.read(f"{place}/checkpoints/5/commit_success.txt"):
         return started[1].terminate()
       time.sleep(0.05)
     return None
@@ -234,10 +234,10 @@ def test_two_processes_write_into_one_directory_stop_and_go_on(server, data):
   assert f"resuming {place} at step" in said[0][1]
   text = server.read(f"{place}/metrics.jsonl").decode()
   steps = [row["step"] for row in lines(text) if "loss" in row]
-  assert steps == [*range(1, 61)]
+  assert steps == [*range(1, 21)]
   assert server.read(f"{place}/results.json")
   for process in (0, 1):
-    inside = f"runs/both/checkpoints/60/state/ocdbt.process_{process}/"
+    inside = f"runs/both/checkpoints/20/state/ocdbt.process_{process}/"
     assert any(n.startswith(inside) for n in server.names("bucket"))
   assert run("table", place).code == 0
 
