@@ -42,7 +42,15 @@ WANDB_REQUIRES = ["wandb>=0.19,<1"]
 # click, h11) huggingface_hub brings already.
 SERVE_REQUIRES = ["starlette>=1,<2", "uvicorn>=0.40,<1"]
 
+# Runs in a bucket: --output_dir gs://... Orbax asks with the first what kind
+# of bucket it is, and deletes folders with the second, where there are such.
+GCS_REQUIRES = [
+  "google-cloud-storage>=3,<4",
+  "google-cloud-storage-control>=1.5,<2",
+]
+
 TEST_REQUIRES = [
+  *GCS_REQUIRES,
   *SERVE_REQUIRES,
   *WANDB_REQUIRES,
   "beartype>=0.19",
@@ -76,6 +84,7 @@ setuptools.setup(
   python_requires=">=3.11",
   install_requires=INSTALL_REQUIRES,
   extras_require={
+    "gcs": GCS_REQUIRES,
     "serve": SERVE_REQUIRES,
     "test": TEST_REQUIRES,
     "wandb": WANDB_REQUIRES,

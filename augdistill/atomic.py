@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Iterator
 from typing import TextIO
 
+from augdistill.errors import UsageError
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[TextIO]:
@@ -21,10 +23,14 @@ def replacing(path: str | os.PathLike) -> Iterator[TextIO]:
   Yields:
     A text file.
 
+  Raises:
+    UsageError: if it is in a bucket.
+
   Example:
     with replacing("results.json") as file:
       json.dump(results, file)
   """
+  check_local(path)
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -53,10 +59,14 @@ def replacing_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   Yields:
     The temporary directory, empty.
 
+  Raises:
+    UsageError: if it is in a bucket.
+
   Example:
     with replacing_directory("export") as directory:
       (directory / "config.json").write_text("{}")
   """
+  check_local(path)
   path = pathlib.Path(os.path.realpath(path))
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -75,3 +85,13 @@ def replacing_directory(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
   shutil.rmtree(before, ignore_errors=True)
+
+
+def check_local(path: str | os.PathLike) -> None:
+  """Raises UsageError if a path to write to is in a bucket."""
+  if os.fspath(path).startswith("gs:/"):
+    raise UsageError(
+      f"{path} must be a path of this machine: write it here, and copy it with "
+      "gcloud storage cp. A bucket takes whole runs: the --output_dir of "
+      "finetune, distill and pretrain"
+    )

@@ -1,6 +1,6 @@
 """The arrays of one checkpoint on disk, by name."""
 
-import pathlib
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,13 +13,13 @@ from augdistill import errors
 from augdistill.checkpoints import flat
 
 
-def shapes(path: pathlib.Path) -> dict[str, str]:
+def shapes(path: str | os.PathLike) -> dict[str, str]:
   """Name -> what the array is, such as `float32[3, 4]`; reads no array."""
   tree = ocp.PyTreeCheckpointHandler().metadata(epath.Path(path)).tree
   return {n: flat.spell(m.dtype, m.shape) for n, m in tree.items()}
 
 
-def check_fit(path: pathlib.Path, templates: Mapping[str, Any]) -> None:
+def check_fit(path: str | os.PathLike, templates: Mapping[str, Any]) -> None:
   """Checks that the arrays are those that are wanted.
 
   Args:
@@ -41,7 +41,7 @@ def check_fit(path: pathlib.Path, templates: Mapping[str, Any]) -> None:
 
 
 def read(
-  path: pathlib.Path, shardings: Mapping[str, jax.sharding.Sharding | None]
+  path: str | os.PathLike, shardings: Mapping[str, jax.sharding.Sharding | None]
 ) -> dict[str, jax.Array | np.ndarray]:
   """Reads the arrays named, and no others.
 

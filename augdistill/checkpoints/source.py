@@ -9,6 +9,7 @@ import reprlib
 from augdistill.checkpoints import bert_names, t5_names
 from augdistill.checkpoints.begin import Source
 from augdistill.checkpoints.config_json import Config, field, read_json
+from augdistill.checkpoints.folder import BUCKET
 from augdistill.checkpoints.foreign import with_rows
 from augdistill.checkpoints.labelled import task_of
 from augdistill.checkpoints.state_dict import state_dict_arrays
@@ -19,7 +20,7 @@ from augdistill.models.bert_config import BertConfig
 from augdistill.models.enct5 import EncT5Config
 
 HUB = "hf://"
-_REMOTE = (HUB, "gs://")
+_REMOTE = (HUB, BUCKET)
 _T5 = ("t5", "mt5", "umt5")
 # What is needed of a repository on the hub: no code, no other frameworks.
 _WANTED = ("*.json", "*.model", "vocab.txt")

@@ -17,6 +17,7 @@ import contextlib
 import json
 import logging
 import math
+import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, SupportsFloat
@@ -25,9 +26,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from augdistill import errors
 from augdistill.checkpoints import flat, saved
+from augdistill.checkpoints.folder import LOG_IN, first_line, is_in_bucket
 
 _LOG = logging.getLogger(__name__)
 _ITEM = "state"
@@ -46,7 +49,8 @@ class Store:
   """The checkpoints of one run.
 
   Args:
-    directory: where they lie, one directory per step.
+    directory: where they lie, one directory per step; gs://BUCKET/DIRECTORY,
+      or of this machine.
     keep: how many of the newest are kept.
     best_metric: the metric whose best checkpoint is kept, too; None for none.
     higher: whether the higher metric is the better one.
@@ -61,14 +65,16 @@ class Store:
 
   def __init__(
     self,
-    directory: str | pathlib.Path,
+    directory: str | os.PathLike,
     keep: int = 3,
     best_metric: str | None = None,
     higher: bool = True,
   ):
     if keep < 1:
       raise ValueError(f"keep must be at least 1, got {keep}")
-    self._directory = pathlib.Path(directory).absolute()
+    self._directory: Any = pathlib.Path(directory).absolute()
+    if is_in_bucket(directory):
+      self._directory = epath.Path(directory)
     self._keep = keep
     self._best_metric = best_metric
     self._sign = 1 if higher else -1
@@ -77,8 +83,19 @@ class Store:
     self._torn: set[int] = set()
 
   def steps(self) -> list[int]:
-    """The steps of the complete checkpoints on disk, ascending."""
-    found = {m.step for m in _STEPS.find_all(self._directory)}
+    """The steps of the complete checkpoints on disk, ascending.
+
+    Raises:
+      UsageError: if they are in a bucket that cannot be read.
+    """
+    try:
+      found = {m.step for m in _STEPS.find_all(self._directory)}
+    except Exception as error:  # Of whichever library speaks to the bucket.
+      if not is_in_bucket(self._directory):
+        raise
+      raise errors.UsageError(
+        f"cannot read {self._directory}: {_first_line(error)}. {LOG_IN}"
+      ) from error
     return sorted(found - self._torn)
 
   def latest_step(self) -> int | None:
@@ -94,7 +111,7 @@ class Store:
     path = self._directory / str(step) / "_CHECKPOINT_METADATA"
     try:
       return json.loads(path.read_text()).get("custom_metadata") or {}
-    except (OSError, ValueError):  # torn: `restore` says so, with its remedy
+    except Exception:  # torn: `restore` says so, with its remedy
       return {}
 
   def save(
@@ -248,7 +265,7 @@ class Store:
     ranked = [(self._sign * v, s) for s, v in values.items() if v == v]
     return max(ranked)[1] if ranked else None
 
-  def _arrays(self, step: int) -> pathlib.Path:
+  def _arrays(self, step: int) -> os.PathLike:
     return self._directory / str(step) / _ITEM
 
   @contextlib.contextmanager
@@ -288,5 +305,4 @@ class Store:
 
 
 def _first_line(error: Exception) -> str:
-  text = (str(error).strip() or type(error).__name__).splitlines()[0]
-  return text.partition(" [tensorstore_spec=")[0]
+  return first_line(error).partition(" [tensorstore_spec=")[0]

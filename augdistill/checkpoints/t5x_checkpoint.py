@@ -13,7 +13,6 @@ References:
 
 import functools
 import itertools
-import re
 import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -26,12 +25,11 @@ from etils import epath
 from flax import serialization
 
 from augdistill.checkpoints.flat import spell
+from augdistill.checkpoints.folder import SECONDS, Folder, first_line, place
 from augdistill.checkpoints.foreign import Stored
 from augdistill.errors import UsageError
 
-# A bucket that one may not read is asked again and again; an array that one
-# may read takes its time.
-_SECONDS, _SECONDS_OF_AN_ARRAY = 30.0, 600.0
+_SECONDS_OF_AN_ARRAY = 600.0
 _NATIVE, _ORBAX = "checkpoint", "state/_METADATA"
 
 
@@ -41,8 +39,7 @@ def is_t5x(path: str) -> bool:
   Raises:
     UsageError: if it cannot be looked into.
   """
-  store = _open(path)
-  return any(_exists(store, path, name) for name in (_NATIVE, _ORBAX))
+  return bool(Folder(path).read_all((_NATIVE, _ORBAX)))
 
 
 def t5x_arrays(path: str) -> dict[str, Stored]:
@@ -58,11 +55,11 @@ def t5x_arrays(path: str) -> dict[str, Stored]:
   Raises:
     UsageError: if there is none, or it is damaged or older than version 2.
   """
-  store = _open(path)
-  tree = _read(store, path, _NATIVE)
+  folder = Folder(path)
+  tree = folder.read(_NATIVE)
   if tree is not None:
     return _native(path, tree)
-  if _exists(store, path, _ORBAX):
+  if folder.read(_ORBAX) is not None:
     return _orbax(path)
   raise UsageError(
     f"{path} must be a checkpoint of T5X, with a file {_NATIVE} or a directory "
@@ -118,14 +115,14 @@ def _leaf(path: str, name: str, leaf: Any) -> Stored:
 def _array(folder: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
   try:
     opened = tensorstore.open(
-      {"driver": "zarr", "kvstore": _place(folder)}, open=True, read=True
-    ).result(timeout=_SECONDS)
+      {"driver": "zarr", "kvstore": place(folder)}, open=True, read=True
+    ).result(timeout=SECONDS)
     # Before anything is read: its files may say of any size that it is theirs.
     _check_array(opened, folder, shape, dtype)
     return _true_type(opened.read().result(timeout=_SECONDS_OF_AN_ARRAY))
   except (OSError, ValueError, TimeoutError) as error:
     raise UsageError(
-      f"{folder} must hold an array, but: {_first_line(error)}"
+      f"{folder} must hold an array, but: {first_line(error)}"
     ) from error
 
 
@@ -155,7 +152,7 @@ def _missing_chunks(opened: Any, folder: str) -> int:
   shape, chunk = opened.shape, opened.chunk_layout.read_chunk.shape
   parts = [range(-(-n // c)) for n, c in zip(shape, chunk, strict=True)]
   wanted = {".".join(map(str, at)) or "0" for at in itertools.product(*parts)}
-  names = _open(folder).list().result(timeout=_SECONDS)
+  names = Folder(folder).store.list().result(timeout=SECONDS)
   return len(wanted.difference(name.decode() for name in names))
 
 
@@ -170,7 +167,7 @@ def _orbax(path: str) -> dict[str, Stored]:
   except Exception as error:  # Whatever Orbax makes of damaged files.
     raise UsageError(
       f"{directory} must be a checkpoint of Orbax with a target, but: "
-      f"{_first_line(error)}"
+      f"{first_line(error)}"
     ) from error
   return {
     name: Stored(shape, dtype, functools.partial(_from_orbax, directory, name))
@@ -200,7 +197,7 @@ def _from_orbax(directory: epath.Path, name: str) -> np.ndarray:
     )
   except Exception as error:  # Whatever Orbax makes of damaged files.
     raise UsageError(
-      f"{directory} must hold {name}, but: {_first_line(error)}"
+      f"{directory} must hold {name}, but: {first_line(error)}"
     ) from error
   for part in ("target", *name.split("/")):
     tree = tree[part]
@@ -210,53 +207,3 @@ def _from_orbax(directory: epath.Path, name: str) -> np.ndarray:
 def _true_type(array: np.ndarray) -> np.ndarray:
   """bfloat16 where version 2 wrote its bits; parameters are never uint16."""
   return array.view(jnp.bfloat16) if array.dtype == np.uint16 else array
-
-
-def _place(path: str) -> dict[str, str]:
-  """A directory, as TensorStore names it."""
-  if found := re.fullmatch(r"gs://([^/]+)/?(.*)", path, re.DOTALL):
-    bucket, inside = found.groups()
-    return {
-      "driver": "gcs",
-      "bucket": bucket,
-      "path": f"{inside.strip('/')}/" if inside.strip("/") else "",
-    }
-  return {"driver": "file", "path": f"{epath.Path(path).resolve()}/"}
-
-
-def _open(path: str) -> Any:
-  try:
-    return tensorstore.KvStore.open(_place(path)).result(timeout=_SECONDS)
-  except (OSError, ValueError, TimeoutError) as error:
-    raise _unreadable(path, error) from error
-
-
-def _read(store: Any, path: str, name: str) -> bytes | None:
-  """A file's content; None if there is none."""
-  try:
-    found = store.read(name).result(timeout=_SECONDS)
-  except (OSError, ValueError, TimeoutError) as error:
-    raise _unreadable(path, error) from error
-  return bytes(found.value) if found.state == "value" else None
-
-
-def _exists(store: Any, path: str, name: str) -> bool:
-  return _read(store, path, name) is not None
-
-
-def _unreadable(path: str, error: Exception) -> UsageError:
-  remedy = ""
-  if path.startswith("gs://"):
-    remedy = (
-      ". Is there a network? A bucket that is not public needs `gcloud auth "
-      "application-default login`"
-    )
-  return UsageError(f"cannot read {path}: {_first_line(error)}{remedy}")
-
-
-def _first_line(error: Exception) -> str:
-  if isinstance(error, TimeoutError) and not str(error):
-    return "no answer in time"
-  text = next(iter(str(error).splitlines()), "") or repr(error)
-  # What TensorStore adds for who wrote it.
-  return text.partition(" [source locations=")[0][:500]

@@ -8,6 +8,7 @@ import jax
 
 from augdistill.checkpoints.begin import Source, begin, fit
 from augdistill.checkpoints.bert_names import check_tied
+from augdistill.checkpoints.folder import is_in_bucket
 from augdistill.checkpoints.source import is_remote, open_source
 from augdistill.data.batches import round_down_length
 from augdistill.data.labels import METRICS
@@ -16,13 +17,16 @@ from augdistill.errors import UsageError
 from augdistill.models.bert_config import BertConfig
 from augdistill.models.masked_bert import masked_bert
 from augdistill.models.networks import network
+from augdistill.reports.run_directory import is_run
 from augdistill.types import MaskedLM, Network, Params, Task
 
 _LONGEST = 128  # tokens of a text, as a run's by default
 
 
 def is_foreign(path: str) -> bool:
-  """Whether a directory is not a run's but a model's of transformers."""
+  """Whether a place is not a run's but a model's of another program."""
+  if is_in_bucket(path):
+    return not is_run(path)
   return is_remote(path) or os.path.exists(os.path.join(path, "config.json"))
 
 

@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> None:
     if not args.force:
       checkup.refuse_useless_teacher(made)
     if args.profile:
-      profiling.profile(made, args.output_dir)
+      profiling.profile(made, output.path)
 
   results = experiment.run_experiment(
     run_config, text, output, args.argv, before

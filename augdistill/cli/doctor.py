@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 def examine(args: argparse.Namespace) -> list:
   """All findings about the run that the flags stand for."""
+  from augdistill.checkpoints.folder import is_in_bucket
   from augdistill.cli import checkup, parts
   from augdistill.errors import AugdistillError
   from augdistill.reports.diagnosis import Finding, Level
@@ -75,4 +76,6 @@ def examine(args: argparse.Namespace) -> list:
   findings += checkup.judge_data(experiment)
   if not untrained:
     findings += checkup.judge_step(experiment)
-  return [*findings, checkup.judge_disk(experiment, args.output_dir)]
+  if not is_in_bucket(args.output_dir):
+    findings.append(checkup.judge_disk(experiment, args.output_dir))
+  return findings

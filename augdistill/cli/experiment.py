@@ -102,7 +102,7 @@ def run_job(
   finished = check_directory(run, text)
   processes.wait_for_all("the directory is looked at")
   if finished is not None:
-    print(f"{run.path} is finished already")
+    print(f"{run.where} is finished already")
     return finished
   job = make()
   _claim(job, text, run, argv)
@@ -172,7 +172,7 @@ def check_directory(run: RunDirectory, text: str) -> dict[str, Any] | None:
     return run.results()
   if run.results() is not None or Store(run.checkpoints).steps():
     raise UsageError(
-      f"{run.path} holds a run, but no config.gin that says which; choose "
+      f"{run.where} holds a run, but no config.gin that says which; choose "
       "another --output_dir"
     )
   return None
@@ -201,6 +201,6 @@ def _check_same_data(run: RunDirectory, now: Mapping[str, str]) -> None:
   changed = [k for k in before if before[k] != now.get(k)]
   if changed:
     raise UsageError(
-      f"{run.path} holds a run of other data: its {', '.join(changed)} rows "
+      f"{run.where} holds a run of other data: its {', '.join(changed)} rows "
       "have changed since; restore them, or choose another --output_dir"
     )

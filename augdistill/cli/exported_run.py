@@ -94,7 +94,7 @@ def rows_of(run: ExportedRun) -> tuple[str, Examples]:
         label=encode_labels(task, table.labels, table.where),
         has_label=np.ones(len(rows), bool),
       )
-  with said_of(f"the rows of {run.directory.path}"):
+  with said_of(f"the rows of {run.directory.where}"):
     return _loaded_rows(run)
 
 

@@ -132,6 +132,7 @@ def export_run(
 
 def check_output(output: str, run: str, force: bool) -> None:
   """Raises UsageError where an export may not go."""
+  atomic.check_local(output)
   place, of_run, checkpoints = (
     pathlib.Path(os.path.realpath(p))
     for p in (output, run, os.path.join(run, "checkpoints"))

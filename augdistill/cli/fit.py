@@ -68,13 +68,14 @@ def fit(what: Training, run: RunDirectory, store: Store) -> float:
     The seconds spent in steps, over all starts.
 
   Raises:
-    RunError: if a loss or a parameter is not finite.
+    RunError: if a loss or a parameter is not finite, or what must be kept
+      cannot be written.
     Preempted: if the process was asked to stop; the state is saved.
   """
   state = what.initial_state()
   if store.latest_step() is not None:
     state = store.restore(state)
-    print(f"resuming {run.path} at step {int(state.step)}")
+    print(f"resuming {run.where} at step {int(state.step)}")
   start = int(state.step)
   clock = Stopwatch(run.train_seconds(before=start))
   if start >= what.num_steps:
@@ -89,7 +90,12 @@ def fit(what: Training, run: RunDirectory, store: Store) -> float:
       writer.write(step, means)
       progress.update(step, means["loss"])
 
-    save, score_and_save = _savers(what.score, store, writer, progress, clock)
+    def keep(step, state, values=None):
+      # Where a run goes on from must be what it reported up to there.
+      run.push()
+      store.save(step, state, values)
+
+    save, score_and_save = _savers(what.score, keep, writer, progress, clock)
     period = what.eval_period or -(-what.num_steps // 10)
     loop.train(
       state,
@@ -108,7 +114,7 @@ def fit(what: Training, run: RunDirectory, store: Store) -> float:
 
 def _savers(
   score: Callable[[Params], dict[str, float]] | None,
-  store: Store,
+  keep: Callable[..., None],
   writer: MetricsWriter,
   progress: Progress,
   clock: Stopwatch,
@@ -130,7 +136,7 @@ def _savers(
     del metrics
     check(step, state)
     writer.write(step, {"train_seconds": clock.seconds()})
-    store.save(step, state)
+    keep(step, state)
 
   def score_and_save(step, state, metrics):
     if score is None:
@@ -143,7 +149,7 @@ def _savers(
       writer.write(step, named | {"train_seconds": seconds})
       first = next(iter(values))
       progress.note(step, {f"validation {first}": values[first]})
-      store.save(step, state, values)
+      keep(step, state, values)
     return None
 
   return save, score_and_save

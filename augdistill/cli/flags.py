@@ -193,7 +193,8 @@ def add_training(
     "--output_dir",
     metavar="DIR",
     required=True,
-    help="where the run goes; the same directory resumes it",
+    help="where the run goes, here or at gs://BUCKET/DIRECTORY; the same one "
+    "resumes it",
   )
   parser.add_argument(
     "--wandb",

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from augdistill import atomic
 from augdistill.cli import flags
 from augdistill.cli.pretrained import vocab_path
 from augdistill.errors import Preempted, RunError, UsageError
@@ -159,8 +160,10 @@ def locked(directory: str) -> Iterator[None]:
   its parent saves and stops, so it is waited for.
 
   Raises:
-    UsageError: if another process has it, or one cannot write there.
+    UsageError: if another process has it, or one cannot write there, such as
+      in a bucket.
   """
+  atomic.check_local(directory)
   path = pathlib.Path(directory, ".lock")
   try:
     path.parent.mkdir(parents=True, exist_ok=True)

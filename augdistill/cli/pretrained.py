@@ -11,7 +11,7 @@ import numpy as np
 from augdistill.checkpoints.begin import Source, begin, fit
 from augdistill.checkpoints.flat import named_leaves
 from augdistill.checkpoints.foreign import Stored
-from augdistill.checkpoints.source import is_remote, open_source
+from augdistill.checkpoints.source import open_source
 from augdistill.checkpoints.store import Store
 from augdistill.cli.adopted import adopt_masked, is_foreign
 from augdistill.cli.bindings import configurable, parsed
@@ -26,7 +26,7 @@ from augdistill.data.vocabulary import Vocab, find_vocab, load_vocab
 from augdistill.errors import UsageError
 from augdistill.models.masked_t5 import masked_t5
 from augdistill.models.networks import ModelConfig
-from augdistill.reports.run_directory import RunDirectory
+from augdistill.reports.run_directory import is_run
 from augdistill.types import MaskedLM, Network, Params, Task
 
 # As in models/networks.py: one per shape, traced and compiled once.
@@ -122,7 +122,7 @@ def source_of(path: str) -> Source:
     UsageError: if there is nothing that can be read, or a run that has not
       finished.
   """
-  if is_remote(path) or not RunDirectory(path).config_gin.exists():
+  if not is_run(path):
     return open_source(path)
   run: Pretrained | Trained
   if finished(path)[1]["method"] == PRETRAINING:

@@ -18,15 +18,15 @@ from augdistill.types import Params
 _SEEN_STEPS = 100
 
 
-def profile(experiment: Experiment, output_dir: str) -> None:
+def profile(experiment: Experiment, directory: pathlib.Path) -> None:
   """Runs some steps of the longest batch under the profiler, and tells.
 
-  The trace goes to OUTPUT_DIR/profile. The run itself begins as if nothing
+  The trace goes to DIRECTORY/profile. The run itself begins as if nothing
   had been.
 
   Args:
     experiment: the run's parts.
-    output_dir: its directory.
+    directory: its own.
   """
   training = fit.training(experiment)
   state, step = training.initial_state(), training.make_step()
@@ -37,7 +37,7 @@ def profile(experiment: Experiment, output_dir: str) -> None:
     arguments = step.arguments(state, batch)
     flops = count_flops(step.compiled[chosen], *arguments)
     compiled = step.compiled[chosen].lower(*arguments).compile()
-    trace = pathlib.Path(output_dir, "profile", str(chosen))
+    trace = directory / "profile" / str(chosen)
 
     def run(compiled=compiled, batch=batch):
       nonlocal state

@@ -6,7 +6,6 @@ writes student/report.html, which opens offline.
 """
 
 import argparse
-import pathlib
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,10 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
   """Runs `augdistill report`."""
   from augdistill import atomic
+  from augdistill.reports.run_directory import RunDirectory
   from augdistill.reports.run_page import run_page
 
-  output = pathlib.Path(args.output or pathlib.Path(args.run, "report.html"))
   page = run_page(args.run)
-  with atomic.replacing(output) as file:
+  if args.output is None:
+    print(RunDirectory(args.run).write_page(page))
+    return
+  with atomic.replacing(args.output) as file:
     file.write(page)
-  print(output)
+  print(args.output)

@@ -1,7 +1,6 @@
 """A trained run, read back: what a teacher is, and what predicts."""
 
 import dataclasses
-import os
 from typing import Any
 
 import jax
@@ -124,7 +123,7 @@ def finished(path: str) -> tuple[RunDirectory, dict[str, Any]]:
     UsageError: if there is none, or it has not finished.
   """
   run = RunDirectory(path)
-  if not os.path.isdir(path):
+  if not run.path.is_dir():
     raise UsageError(f"a run's directory must exist, got {path}")
   results = run.results()
   if results is None:

@@ -71,29 +71,34 @@ class WeightsAndBiases:
 
   Args:
     project: where it is shown.
-    path: the run's directory; its name is the run's name there.
+    path: the run's directory.
     config: the run's settings, to be compared and sorted by.
+    name: the run's name there; by default its directory.
 
   Raises:
     UsageError: if it cannot be begun.
   """
 
   def __init__(
-    self, project: str, path: pathlib.Path, config: Mapping[str, Any]
+    self,
+    project: str,
+    path: pathlib.Path,
+    config: Mapping[str, Any],
+    name: str | None = None,
   ):
     check_wandb()
     import wandb
 
     self._wandb = wandb
-    name = path / "wandb_run.txt"
+    file_of_id = path / "wandb_run.txt"
     try:
-      before = name.read_text(encoding="utf-8").strip()
+      before = file_of_id.read_text(encoding="utf-8").strip()
     except OSError:
       before = None
     try:
       self._run = wandb.init(
         project=project,
-        name=os.fspath(path),
+        name=name or os.fspath(path),
         dir=os.fspath(path),
         id=before,
         resume="allow" if before else None,
@@ -104,7 +109,7 @@ class WeightsAndBiases:
         f"Weights & Biases must take the run, but says: {error}. Log in with "
         "wandb login, set WANDB_MODE=offline, or leave out --wandb"
       ) from error
-    with atomic.replacing(name) as file:
+    with atomic.replacing(file_of_id) as file:
       file.write(f"{self._run.id}\n")
 
   def scalars(self, step: int, values: Mapping[str, float]) -> None:

@@ -114,11 +114,14 @@ def validate(results: Any) -> None:
   _check_numbers("num_params.", results["num_params"], optional=True)
 
 
-def read_results(path: str | os.PathLike) -> dict[str, Any]:
+def read_results(
+  path: str | os.PathLike, where: str | None = None
+) -> dict[str, Any]:
   """Reads the results of a finished run.
 
   Args:
     path: its directory.
+    where: what messages call it; by default the same.
 
   Returns:
     What `build_results` made.
@@ -127,6 +130,7 @@ def read_results(path: str | os.PathLike) -> dict[str, Any]:
     UsageError: if there are none, or the file is not what it must be.
   """
   path = pathlib.Path(path)
+  where = where or str(path)
   file = path / "results.json"
   try:
     results = json.loads(file.read_text(encoding="utf-8"))
@@ -135,10 +139,10 @@ def read_results(path: str | os.PathLike) -> dict[str, Any]:
     what = "must be a finished run, but has no results.json"
     if not path.exists():
       what = "must be the directory of a finished run, but does not exist"
-    raise errors.UsageError(f"{path} {what}") from None
+    raise errors.UsageError(f"{where} {what}") from None
   except (OSError, ValueError) as error:
     raise errors.UsageError(
-      f"{file} must hold the results of a run, but: {error}"
+      f"{where}/{file.name} must hold the results of a run, but: {error}"
     ) from error
   return results
 

@@ -10,6 +10,8 @@ that the run is finished.
 """
 
 import ast
+import contextlib
+import copy
 import difflib
 import json
 import os
@@ -19,6 +21,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from augdistill import atomic, errors
+from augdistill.checkpoints.folder import Folder, is_in_bucket
+from augdistill.data.vocabulary import FILES
 from augdistill.reports import results as results_file
 from augdistill.reports.dashboards import (
   Dashboard,
@@ -31,18 +35,28 @@ from augdistill.reports.metrics_file import (
   NoMetrics,
   read_metrics,
 )
+from augdistill.reports.mirror import Mirror, Watched
+
+# What is read of a run that is in a bucket.
+_READ = (
+  *("config.gin", "student.gin", "command.sh", "provenance.json"),
+  *("metrics.jsonl", "samples.jsonl", "wandb_run.txt", "results.json"),
+  *(f"vocab/{name}" for name in FILES),
+  *(f"predictions/{split}.jsonl" for split in ("validation", "test")),
+)
 
 
 class RunDirectory:
   """One run's files.
 
   Args:
-    path: the directory; it need not exist.
+    path: the directory, or gs://BUCKET/DIRECTORY; it need not exist.
     wandb: the project of Weights & Biases that also shows the run, or None.
     writes: whether files are written; of the processes of a run one does.
 
   Attributes:
-    path: the same.
+    where: the directory as messages call it.
+    path: the directory on this machine; of one in a bucket, its copy.
     writes: the same.
     argv: the command that runs in it now; empty before `claim`.
     config_gin: the configuration, as it was operative.
@@ -51,6 +65,9 @@ class RunDirectory:
     samples: samples.jsonl, augmented texts.
     checkpoints: the directory of a `checkpoints.store.Store`.
     vocab: the directory of the vocabulary.
+
+  Raises:
+    UsageError: if it is in a bucket that cannot be read.
   """
 
   def __init__(
@@ -61,7 +78,11 @@ class RunDirectory:
   ):
     if wandb is not None:
       check_wandb()
-    self.path = pathlib.Path(path)
+    self.where = os.fspath(path).rstrip("/") or "/"
+    self._mirror: Mirror | None = None
+    if is_in_bucket(path):
+      self._mirror = Mirror(self.where, _READ)
+    self.path = self._mirror.here if self._mirror else pathlib.Path(path)
     self.writes = writes
     self._wandb = wandb
     self.argv: list[str] = []
@@ -69,12 +90,29 @@ class RunDirectory:
     self.student_gin = self.path / "student.gin"
     self.metrics = self.path / "metrics.jsonl"
     self.samples = self.path / "samples.jsonl"
-    self.checkpoints = self.path / "checkpoints"
+    self.checkpoints = os.path.join(self.where, "checkpoints")
     self.vocab = self.path / "vocab"
 
   def read_only(self) -> "RunDirectory":
     """The same directory, for a process that leaves writing to another."""
-    return RunDirectory(self.path, writes=False)
+    other = copy.copy(self)
+    other.writes = False
+    return other
+
+  def push(self) -> None:
+    """Copies what was written into the bucket, if the directory is in one.
+
+    Raises:
+      RunError: if that fails.
+    """
+    try:
+      self._push()
+    except OSError as error:
+      raise errors.RunError(
+        f"{self.where} must be written, but: {error.strerror} "
+        f"({error.filename}). The checkpoints there are intact: mend the "
+        "bucket, then run the same command again to go on from the last one"
+      ) from error
 
   def predictions(self, split: str) -> pathlib.Path:
     """The file of the predictions on one split."""
@@ -103,10 +141,10 @@ class RunDirectory:
     new = [line[2:] for line in diff if line.startswith("+ ")]
     if old or new:
       raise errors.UsageError(
-        f"{self.path} holds a run of another configuration: it has "
+        f"{self.where} holds a run of another configuration: it has "
         f"{errors.listing(old, 3)}, and this one {errors.listing(new, 3)}. "
         "Choose another --output_dir, or give the flags of "
-        f"{self.path / 'command.sh'} to go on with that run"
+        f"{self.where}/command.sh to go on with that run"
       )
     return True
 
@@ -130,9 +168,10 @@ class RunDirectory:
     try:
       self._write("command.sh", f"#!/bin/sh\n{shlex.join(argv)}\n")
       self._write("config.gin", config)  # the last: it makes the claim
+      self._push()
     except OSError as error:
       raise errors.UsageError(
-        f"cannot write to the output directory {self.path}: {error.strerror}. "
+        f"cannot write to the output directory {self.where}: {error.strerror}. "
         "Choose another --output_dir"
       ) from error
     return False
@@ -141,6 +180,8 @@ class RunDirectory:
     """Takes a claim back, of a run that has nothing to lose yet."""
     if self.writes:
       self.config_gin.unlink(missing_ok=True)
+      with contextlib.suppress(errors.RunError):  # Of what ended the run, too.
+        self.push()
 
   def write_student(self, config: str) -> None:
     """Writes student.gin."""
@@ -155,8 +196,20 @@ class RunDirectory:
     self._write("MODEL_CARD.md", card)
 
   def write_results(self, results: Mapping[str, Any]) -> None:
-    """Writes results.json, which says that the run is finished."""
+    """Writes results.json, which says that the run is finished.
+
+    Raises:
+      RunError: as of `push`.
+    """
+    self.push()  # In a bucket, too, it comes last.
     self._write("results.json", _json(results))
+    self.push()
+
+  def write_page(self, page: str) -> str:
+    """Writes report.html; returns its place."""
+    self._write("report.html", page)
+    self.push()
+    return f"{self.where}/report.html"
 
   def results(self) -> dict[str, Any] | None:
     """What came out, or None of a run that is not finished.
@@ -166,7 +219,7 @@ class RunDirectory:
     """
     if not (self.path / "results.json").exists():
       return None
-    return results_file.read_results(self.path)
+    return results_file.read_results(self.path, self.where)
 
   def metrics_writer(self, start: int) -> MetricsWriter | NoMetrics:
     """Reports metrics from here on.
@@ -181,7 +234,11 @@ class RunDirectory:
     ]
     if self._wandb is not None:
       text = self.config_gin.read_text(encoding="utf-8")
-      dashboards.append(WeightsAndBiases(self._wandb, self.path, macros(text)))
+      dashboards.append(
+        WeightsAndBiases(self._wandb, self.path, macros(text), self.where)
+      )
+    if self._mirror:  # The last: it copies what the others wrote.
+      dashboards.append(Watched(self._mirror))
     return MetricsWriter(self.metrics, self.samples, dashboards, start)
 
   def train_seconds(self, before: int | None = None) -> float:
@@ -197,11 +254,26 @@ class RunDirectory:
     ]
     return seconds[-1] if seconds else 0.0
 
+  def _push(self) -> None:
+    if self._mirror and self.writes:
+      self._mirror.push()
+
   def _write(self, name: str, text: str) -> None:
     if not self.writes:
       return
     with atomic.replacing(self.path / name) as file:
       file.write(text)
+
+
+def is_run(path: str | os.PathLike) -> bool:
+  """Whether a directory, here or in a bucket, is a run's, finished or not.
+
+  Raises:
+    UsageError: if its bucket cannot be read.
+  """
+  if is_in_bucket(path):
+    return Folder(os.fspath(path)).read("config.gin") is not None
+  return os.path.exists(os.path.join(path, "config.gin"))
 
 
 def _json(value: Mapping[str, Any]) -> str:

@@ -50,12 +50,13 @@ def run_page(path: str | os.PathLike) -> str:
   Raises:
     UsageError: if the run is not finished, or its files are not whole.
   """
-  results, run = read_results(path), RunDirectory(path)
+  run = RunDirectory(path)
+  results = read_results(run.path, run.where)
   splits = [s for s in ("test", "validation") if results["metrics"].get(s)]
   if not splits:
     raise UsageError(f"{path} must have been scored on labelled rows")
   split = splits[0]
-  answers = read_answers(str(path), split)
+  answers = read_answers(str(run.path), split)
   classes = bool(answers.names) and bool(
     np.all(answers.labels.sum(axis=-1) == 1)
   )

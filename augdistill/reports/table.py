@@ -119,7 +119,8 @@ class _Run(NamedTuple):
 
 
 def _read(path: str | os.PathLike) -> _Run:
-  results, file = read_results(path), RunDirectory(path).config_gin
+  run = RunDirectory(path)
+  results, file = read_results(run.path, run.where), run.config_gin
   try:
     config = file.read_text(encoding="utf-8")
   except OSError as error:
