@@ -83,7 +83,7 @@ def fit(what: Training, run: RunDirectory, store: Store) -> float:
   with (
     run.metrics_writer(start) as writer,
     Progress(start, what.num_steps, what.name) as progress,
-    preemption.watch() as asked_to_stop,
+    preemption.watch(start) as asked_to_stop,
   ):
 
     def report(step, means):

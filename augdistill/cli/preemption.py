@@ -8,8 +8,11 @@ from augdistill.training import processes
 
 
 @contextlib.contextmanager
-def watch() -> Iterator[Callable[[int], bool]]:
+def watch(start: int = 0) -> Iterator[Callable[[int], bool]]:
   """A context in which SIGTERM, or a TPU's notice, only sets a flag.
+
+  Args:
+    start: steps done before.
 
   Yields:
     Steps done -> whether to stop after them, since the process was asked to,
@@ -20,7 +23,8 @@ def watch() -> Iterator[Callable[[int], bool]]:
     if processes.are_on_tpu():
       stack.enter_context(maintenance.passed_on())
     if processes.are_several():
-      yield processes.all_stop_after
+      at_once = processes.all_stop_before(start)
+      yield lambda step: processes.all_stop_after(step) or at_once
       return
     stack.enter_context(stopping.handled_by(lambda *_: asked.append(True)))
     yield lambda step: bool(asked)

@@ -37,6 +37,8 @@ def join(
     heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
     shutdown_timeout_seconds=HEARTBEAT_SECONDS,
   )
+  # Until it is asked for the first time, the service forgets who is stopped.
+  all_stop_after(0)
 
 
 def leave() -> None:
@@ -72,6 +74,15 @@ def wait_for_all(what: str) -> None:
 def all_stop_after(step: int) -> bool:
   """Whether all processes agreed to stop after this step.
 
-  To be asked by every process after every step.
+  To be asked by every process after every step, none left out: they agree on
+  the step behind the last one of which any of them has asked.
   """
   return multihost_utils.reached_preemption_sync_point(step)
+
+
+def all_stop_before(step: int) -> bool:
+  """Whether one was asked to stop while all began, to go on from a step.
+
+  To be asked by every process, once, before `all_stop_after`.
+  """
+  return any(all_stop_after(earlier) for earlier in range(1, step + 1))
