@@ -3,6 +3,8 @@
 import argparse
 import json
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from augdistill.cli import config, distill, fit, parts
@@ -224,6 +226,35 @@ def test_every_batch_carries_the_teachers_own_tokens(
     ):
       row = vocab.frame.join(vocab.encode(text))
       assert tokens[i][mask[i]].tolist() == row
+
+
+def test_a_teacher_teaches_in_another_type(data, teacher, tmp_path):
+  args = ("distill", *data, *TINY, f"--teacher={teacher}", "--method=kd")
+  args = (
+    *args,
+    '--gin.RunConfig.teacher_dtype="bfloat16"',
+    "--init_layers=bottom",
+  )
+  args = parse([*args, f"--output_dir={tmp_path}"])
+  made = parts.prepare(distill.configure(args)[0])
+  assert made.teacher.served.model.dtype == "bfloat16"
+  table = made.teacher_params["token_embedder"]["embedding"]
+  assert table.dtype == jnp.bfloat16
+  # What the student begins with is read from the run itself.
+  first = fit.first_state(made)
+  kept = Trained.load(str(teacher)).params["token_embedder"]["embedding"]
+  np.testing.assert_array_equal(
+    first.params["token_embedder"]["embedding"], kept
+  )
+
+
+def test_a_type_that_there_is_not_is_refused(data, teacher, tmp_path):
+  done = run(
+    *("distill", *data, *TINY, f"--teacher={teacher}"),
+    *('--gin.RunConfig.teacher_dtype="float16"', f"--output_dir={tmp_path}"),
+  )
+  assert done.code == 2
+  assert "teacher_dtype must be 'float32' or 'bfloat16'" in done.err
 
 
 def test_the_teachers_own_vocabulary_may_be_given(tmp_path, teacher):

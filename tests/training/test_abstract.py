@@ -156,6 +156,15 @@ def test_what_is_multiplied_has_its_type():
   assert costs.moved < tiny()[2].moved
 
 
+def test_a_teacher_in_bfloat16_takes_half_the_memory():
+  where = mesh.make_mesh("x1", jax.devices()[:2])
+  halves = abstract.arguments(job(*TINY, teacher_dtype="bfloat16"), where)
+  size = abstract.bytes_on_a_device
+  whole = tiny()[0]
+  assert size(halves.teacher_params) < 0.52 * size(whole.teacher_params)
+  assert size(halves.state) == size(whole.state)
+
+
 def test_a_model_axis_cuts_parameters_but_no_rows():
   whole, cut = tiny()[0], traced(job(*TINY), model=2)[0]
   params = abstract.bytes_on_a_device
