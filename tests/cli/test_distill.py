@@ -14,6 +14,7 @@ from augdistill.cli.trained import Trained
 from augdistill.data.load import DataConfig
 from augdistill.data.sentence_pieces import train_vocab
 from augdistill.data.vocabulary import load_vocab
+from augdistill.models.networks import network
 from tests.cli.tiny import (
   LABELS,
   TINY,
@@ -238,6 +239,7 @@ def test_a_teacher_teaches_in_another_type(data, teacher, tmp_path):
   args = parse([*args, f"--output_dir={tmp_path}"])
   made = parts.prepare(distill.configure(args)[0])
   assert made.teacher.served.model.dtype == "bfloat16"
+  assert made.teacher.network is network(made.teacher.served.model)
   table = made.teacher_params["token_embedder"]["embedding"]
   assert table.dtype == jnp.bfloat16
   # What the student begins with is read from the run itself.

@@ -235,7 +235,12 @@ def test_one_killed_the_others_stop_and_a_rerun_ends_the_same(
     if code == 75:
       assert "another process was lost" in err
     elif code == -signal.SIGABRT:
-      assert "most likely indicates that another task died" in err
+      # By JAX's service; or by Gloo, which carries sums between CPUs, where it
+      # gets half of one.
+      assert (
+        "most likely indicates that another task died" in err
+        or "gloo::EnforceNotMet" in err
+      )
   codes = [code for code, *_ in finished(launch(4, 1, *argv))]
   assert codes == [0] * 4
   assert same_bits(params(path, 60), params(undisturbed, 60))
