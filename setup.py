@@ -42,6 +42,19 @@ WANDB_REQUIRES = ["wandb>=0.19,<1"]
 # click, h11) huggingface_hub brings already.
 SERVE_REQUIRES = ["starlette>=1,<2", "uvicorn>=0.40,<1"]
 
+# What T5X, airio and jestimator import and augdistill does not; those three are
+# on no registry, see README.md. The package `t5` is not needed, and replaces
+# seqio by a nightly build.
+T5X_REQUIRES = [
+  "absl-py>=2",
+  "cached_property>=1.5",
+  "chex>=0.1.90",
+  "clu>=0.0.12,<0.1",
+  "fiddle>=0.3,<0.4",
+  "grain>=0.2.12,<0.3",
+  "tensorboard>=2.18",
+]
+
 TEST_REQUIRES = [
   *SERVE_REQUIRES,
   *WANDB_REQUIRES,
@@ -77,6 +90,7 @@ setuptools.setup(
   install_requires=INSTALL_REQUIRES,
   extras_require={
     "serve": SERVE_REQUIRES,
+    "t5x": T5X_REQUIRES,
     "test": TEST_REQUIRES,
     "wandb": WANDB_REQUIRES,
   },

@@ -14,7 +14,6 @@ from augdistill.cli.pretrained import (
   source_of,
   vocab_path,
 )
-from augdistill.cli.served import Served
 from augdistill.cli.trained import Trained
 from augdistill.data.batches import round_down_length
 from augdistill.data.dataset import Examples, concat
@@ -27,6 +26,7 @@ from augdistill.models.bert_config import BertConfig
 from augdistill.models.networks import ModelConfig, network
 from augdistill.models.projected import with_projections, without_projections
 from augdistill.models.selection import select_layers, selected_layers
+from augdistill.reports.student_gin import Served
 from augdistill.training import mesh
 from augdistill.training.policies import Policy, build_policy
 from augdistill.training.rehearsal import rehearse
