@@ -42,9 +42,10 @@ WANDB_REQUIRES = ["wandb>=0.19,<1"]
 # click, h11) huggingface_hub brings already.
 SERVE_REQUIRES = ["starlette>=1,<2", "uvicorn>=0.40,<1"]
 
-# What T5X, airio and jestimator import and augdistill does not; those three are
-# on no registry, see README.md. The package `t5` is not needed, and replaces
-# seqio by a nightly build.
+# What T5X, airio and jestimator import and augdistill does not. The three come
+# from checkouts, see README.md: two are on no registry, and the release of
+# jestimator is too old for jax 0.10. The package `t5` is not needed, and
+# replaces seqio by a nightly build.
 T5X_REQUIRES = [
   "absl-py>=2",
   "cached_property>=1.5",

@@ -34,6 +34,7 @@ from augdistill.types import Batch, Task, TaskKind
 
 _SPEC = seqio.FeatureConverter.FeatureSpec
 _REGISTERED: dict[str, "TextTask"] = {}
+_NAMES: dict[str, str] = {}  # by configuration: gin asks again and again
 
 
 class TextTask(NamedTuple):
@@ -195,7 +196,15 @@ def register(
   Raises:
     UsageError: as of `load_data`.
   """
-  data, max_length = load_data(config), config.max_length
+  asked = repr(config)
+  if asked not in _NAMES:
+    _NAMES[asked] = _register(load_data(config), config.max_length, compute)
+  return _NAMES[asked]
+
+
+def _register(
+  data: Data, max_length: int, compute: Callable[..., Mapping[str, float]]
+) -> str:
   train = [x for x in (data.train, data.unlabeled) if x is not None]
   splits = {"validation": data.validation, "test": data.test}
   splits = {name: rows for name, rows in splits.items() if rows is not None}

@@ -1,7 +1,10 @@
 """What T5X calls, on a stand-in of it: signatures, pytrees and numbers."""
 
 import functools
+import importlib
 import inspect
+import pathlib
+import re
 import sys
 
 import flax
@@ -10,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from augdistill.data import features, tasks
+import augdistill
+from augdistill.data import load, tasks
 from augdistill.data.load import DataConfig, load_data
 from augdistill.errors import UsageError
-from augdistill.evaluation import metrics
+from augdistill.models import sizes
 from augdistill.models.enct5 import EncT5Config
 from augdistill.training.methods import build_method
 from augdistill.training.step import grads_and_metrics
@@ -29,6 +33,11 @@ SHAPE = functools.partial(
   num_heads=2,
   head_dim=8,
 )
+
+
+def features():
+  """The module; it takes seconds to import, which others need not wait for."""
+  return importlib.import_module("augdistill.data.features")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -76,11 +85,13 @@ def params(model):
 @pytest.fixture(scope="module")
 def batch(task):
   """Eight training rows, as T5X's trainer gets them."""
-  lengths = features.lengths(task)
-  rows = features.seqio.TaskRegistry.get(task).get_dataset(
-    lengths, "train", shuffle=False
+  lengths = features().lengths(task)
+  rows = (
+    features()
+    .seqio.TaskRegistry.get(task)
+    .get_dataset(lengths, "train", shuffle=False)
   )
-  converter = features.TextConverter(pack=False)
+  converter = features().TextConverter(pack=False)
   made = next(converter(rows, lengths).batch(8).as_numpy_iterator())
   return jax.tree.map(jnp.asarray, made)
 
@@ -90,7 +101,7 @@ def batch(task):
 
 def test_a_batch_has_the_rows_of_the_standalone_trainer(config, batch):
   train = load_data(config).train
-  made = features.as_batch(batch)
+  made = features().as_batch(batch)
   tokens, mask = np.asarray(made.tokens), np.asarray(made.mask)
   for i in range(8):
     row = train.tokens[train.offsets[i] : train.offsets[i + 1]]
@@ -109,24 +120,24 @@ def test_the_same_data_are_one_task(plugin, config, task):
 
 def test_a_row_without_a_label_says_so():
   rows = {"inputs": [[5, 6], [7, 1]], "targets": [[], []]}
-  data = features.tf.data.Dataset.from_tensor_slices(
+  data = features().tf.data.Dataset.from_tensor_slices(
     {
-      "inputs": features.tf.constant(rows["inputs"]),
-      "targets": features.tf.zeros((2, 0)),
+      "inputs": features().tf.constant(rows["inputs"]),
+      "targets": features().tf.zeros((2, 0)),
     }
   )
   lengths = {"inputs": 4, "targets": 3}
-  converted = features.TextConverter(pack=False)(data, lengths)
+  converted = features().TextConverter(pack=False)(data, lengths)
   (made,) = converted.batch(2).as_numpy_iterator()
   assert not made["has_label"].any()
   assert made["label"].shape == (2, 3)
 
 
 def test_packing_is_refused_with_what_to_bind(task):
-  lengths = features.lengths(task)
-  rows = features.seqio.TaskRegistry.get(task).get_dataset(lengths, "train")
+  lengths = features().lengths(task)
+  rows = features().seqio.TaskRegistry.get(task).get_dataset(lengths, "train")
   with pytest.raises(UsageError, match="pack = False"):
-    features.TextConverter(pack=True)(rows, lengths)
+    features().TextConverter(pack=True)(rows, lengths)
 
 
 def test_a_task_of_another_kind_is_refused(plugin):
@@ -145,17 +156,16 @@ def test_a_task_of_another_kind_is_refused(plugin):
 )
 def test_logits_are_said_in_words(kind, logits, words):
   names = () if kind == TaskKind.REGRESSION else ("app", "card", "cash")
-  vocabulary = features.LabelVocabulary(Task("t", kind, names))
-  assert vocabulary.decode_tf(features.tf.constant(logits)).numpy() == words
+  vocabulary = features().LabelVocabulary(Task("t", kind, names))
+  assert vocabulary.decode_tf(features().tf.constant(logits)).numpy() == words
   np.testing.assert_allclose(vocabulary.decode(logits), logits)
 
 
 def test_a_task_is_measured_by_the_metrics_of_its_data(task):
-  (metric,) = features.seqio.TaskRegistry.get(task).metric_fns
+  (metric,) = features().seqio.TaskRegistry.get(task).metric_fns
   right = [[1.0, 0, 0], [0, 1.0, 0], []]
   said = [[3.0, 1, 2], [3.0, 1, 2], [3.0, 1, 2]]
   assert metric(targets=right, scores=said)["accuracy"] == 0.5
-  assert metrics.compute  # The standalone trainer's own.
 
 
 # --- the model ---------------------------------------------------------------
@@ -200,7 +210,7 @@ def standalone(model, params, batch, method, teacher=None, theirs=None, step=0):
   )
   return jax.jit(call)(
     *(params, theirs, model.data.vocab.lexicon),
-    *(features.as_batch(batch), jax.random.key(7), jnp.int32(step)),
+    *(features().as_batch(batch), jax.random.key(7), jnp.int32(step)),
   )
 
 
@@ -318,3 +328,42 @@ def test_without_t5x_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.delitem(sys.modules, name)
   with pytest.raises(UsageError, match=r"GitHub.*augdistill\[t5x\]"):
     import augdistill.t5x_plugin  # noqa: F401
+
+
+# --- the gin files -----------------------------------------------------------
+
+CONFIGS = pathlib.Path(augdistill.__file__).parents[1] / "configs" / "t5x"
+BINDING = re.compile(r"(?:\w+/)?(\w+)\.(\w+)\.(\w+) =.*")
+
+
+def bindings(text):
+  """(module, name, parameter) of each binding, and of blocks of them."""
+  block = ""
+  for line in text.splitlines():
+    if found := re.fullmatch(r"((?:\w+/)?\w+\.\w+):", line):
+      block = found[1]
+    elif not line.startswith("  "):
+      block = ""
+    line = f"{block}.{line.strip()}" if block else line
+    if found := BINDING.fullmatch(line):
+      yield found.groups()
+
+
+@pytest.mark.parametrize(
+  "path", sorted(CONFIGS.glob("*.gin")), ids=lambda path: path.stem
+)
+def test_what_a_gin_file_binds_is_there(plugin, path):
+  ours = {"t5x_plugin": plugin, "sizes": sizes, "load": load}
+  for module, name, parameter in bindings(path.read_text()):
+    if module in ours:
+      called = inspect.signature(getattr(ours[module], name)).parameters
+      # What T5X's trainer takes passes through.
+      passed = name == "DistillTrainer" and parameter in (
+        inspect.signature(standin.Trainer).parameters
+      )
+      assert parameter in called or passed, (module, name, parameter)
+
+
+def test_bindings_are_found():
+  text = "a.B.c = 1\ns/a.B:\n  d = 2\n\nE = 3\n"
+  assert [*bindings(text)] == [("a", "B", "c"), ("a", "B", "d")]

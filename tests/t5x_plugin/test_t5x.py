@@ -4,6 +4,7 @@ import contextlib
 import functools
 import importlib.util
 import inspect
+import itertools
 import json
 import os
 import pathlib
@@ -19,11 +20,14 @@ import pytest
 
 from augdistill.checkpoints.t5x_checkpoint import latest_t5x, t5x_arrays
 from augdistill.cli.trained import Trained
+from augdistill.data.embedded import read_embedded
+from augdistill.data.sentence_pieces import train_vocab
 from augdistill.evaluation.predict import predict
 from augdistill.training.methods import build_method
 from augdistill.training.step import grads_and_metrics
 from augdistill.types import TaskKind
 from tests.cli.test_export import make_run
+from tests.cli.test_extension import write_the_page
 from tests.cli.tiny import BOTH, examples, ok, write_tsv
 from tests.t5x_plugin import standin
 
@@ -384,6 +388,24 @@ def test_a_run_that_was_killed_goes_on(folder, teacher):
   assert any((after[name] != before[name]).any() for name in after)
 
 
+def test_a_view_a_term_and_a_model_of_ones_own_are_trained(
+  folder, teacher, tmp_path, monkeypatch
+):
+  write_the_page(tmp_path)
+  path = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+  monkeypatch.setenv("PYTHONPATH", path)
+  log = run(
+    *("train", "distill_kd", folder),
+    gin_file=[str(tmp_path / "mine_t5x.gin")],
+    TRAIN_STEPS=2,
+    MODEL_DIR=str(tmp_path / "mine"),
+    TEACHER_CHECKPOINT=latest_t5x(str(teacher)),
+  )
+  assert "drop_last/centred_mse" in log
+  text = (tmp_path / "mine" / "student.gin").read_text()
+  assert "Sharp.factor = 2.0" in text
+
+
 def test_two_devices_learn_what_one_does(folder, teacher):
   one, two = folder / "one", folder / "two"
   distil(folder, teacher, one, "kd", devices=1, steps=2)
@@ -409,11 +431,17 @@ def test_t5x_restores_what_export_writes(folder, tmp_path):
   check_inferences(output, folder, tmp_path / "infer")
 
 
-def test_a_run_begins_with_t5_1_1(folder, tmp_path):
+@pytest.mark.parametrize(
+  ("checkpoint", "num_layers"), [("t5_1_1", 2), ("t5_1_1_orbax_1layer", 1)]
+)
+def test_a_run_begins_with_t5_1_1(folder, tmp_path, checkpoint, num_layers):
   root = os.environ.get("AUGDISTILL_SHARED")
   if not root:
     pytest.skip("set AUGDISTILL_SHARED to the folder of t5x_checkpoints")
-  begin = os.path.join(root, "t5x_checkpoints", "t5_1_1")
+  begin = os.path.join(root, "t5x_checkpoints", checkpoint)
+  texts = itertools.chain(*read_embedded("helpdesk")["train"].texts[:2000])
+  vocab = train_vocab(texts, 80)
+  assert vocab.size == 80  # As the checkpoint's.
   source = latest_t5x(begin)
   path = tmp_path / "begun"
   run(
@@ -422,10 +450,10 @@ def test_a_run_begins_with_t5_1_1(folder, tmp_path):
     INITIAL_CHECKPOINT_PATH=source,
     TRAIN_STEPS=2,
     MODEL_DIR=str(path),
+    VOCAB=vocab.save(tmp_path),
     **{
-      "enct5.EncT5Config.num_layers": 2,
+      "enct5.EncT5Config.num_layers": num_layers,
       "enct5.EncT5Config.head_dim": 6,
-      "load.DataConfig.vocab_size": 80,
     },
   )
   there = t5x_arrays(source)
