@@ -49,6 +49,20 @@ GCS_REQUIRES = [
   "google-cloud-storage-control>=1.5,<2",
 ]
 
+# What T5X, airio and jestimator import and augdistill does not. The three come
+# from checkouts, see README.md: two are on no registry, and the release of
+# jestimator is too old for jax 0.10. The package `t5` is not needed, and
+# replaces seqio by a nightly build.
+T5X_REQUIRES = [
+  "absl-py>=2",
+  "cached_property>=1.5",
+  "chex>=0.1.90",
+  "clu>=0.0.12,<0.1",
+  "fiddle>=0.3,<0.4",
+  "grain>=0.2.12,<0.3",
+  "tensorboard>=2.18",
+]
+
 TEST_REQUIRES = [
   *GCS_REQUIRES,
   *SERVE_REQUIRES,
@@ -86,6 +100,7 @@ setuptools.setup(
   extras_require={
     "gcs": GCS_REQUIRES,
     "serve": SERVE_REQUIRES,
+    "t5x": T5X_REQUIRES,
     "test": TEST_REQUIRES,
     "wandb": WANDB_REQUIRES,
   },

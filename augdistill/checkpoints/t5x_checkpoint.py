@@ -1,4 +1,4 @@
-"""Checkpoints that T5X wrote, read without T5X: the model's parameters.
+"""Checkpoints of T5X, read and written without T5X: the model's parameters.
 
 T5X has two formats. The native one is a directory with a file `checkpoint`, a
 tree in flax's msgpack, whose leaves are small arrays or say which zarr array
@@ -13,6 +13,9 @@ References:
 
 import functools
 import itertools
+import math
+import pathlib
+import re
 import reprlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -24,13 +27,14 @@ import tensorstore
 from etils import epath
 from flax import serialization
 
-from augdistill.checkpoints.flat import spell
+from augdistill.checkpoints.flat import nested, spell
 from augdistill.checkpoints.folder import SECONDS, Folder, first_line, place
 from augdistill.checkpoints.foreign import Stored
 from augdistill.errors import UsageError
 
 _SECONDS_OF_AN_ARRAY = 600.0
 _NATIVE, _ORBAX = "checkpoint", "state/_METADATA"
+_CHUNK = 2**24  # numbers of an array that lie in one file
 
 
 def is_t5x(path: str) -> bool:
@@ -40,6 +44,61 @@ def is_t5x(path: str) -> bool:
     UsageError: if it cannot be looked into.
   """
   return bool(Folder(path).read_all((_NATIVE, _ORBAX)))
+
+
+def latest_t5x(path: str) -> str | None:
+  """The newest checkpoint of a run of T5X.
+
+  Args:
+    path: the run's directory, or that of one of its checkpoints.
+
+  Returns:
+    The checkpoint's directory; None where there is none.
+  """
+  if is_t5x(path):
+    return path
+  found = [
+    (int(match[1]), str(entry))
+    for entry in epath.Path(path).glob("checkpoint_*")
+    if (match := re.fullmatch(r"checkpoint_(\d+)", entry.name))
+    and is_t5x(str(entry))
+  ]
+  return max(found)[1] if found else None
+
+
+def write_t5x(
+  directory: pathlib.Path, weights: Mapping[str, np.ndarray]
+) -> None:
+  """Writes a checkpoint in T5X's native format, of step 0, no optimizer.
+
+  Args:
+    directory: where to; T5X asks that its name be checkpoint_0.
+    weights: T5X's name -> array, without "target/".
+  """
+  directory.mkdir()
+  leaves = {}
+  for name, array in weights.items():
+    folder = f"target.{name.replace('/', '.')}"
+    rows = max(_CHUNK // max(math.prod(array.shape[1:]), 1), 1)
+    spec = {
+      "driver": "zarr",
+      "kvstore": {"driver": "file", "path": f"{folder}/"},
+      "metadata": {
+        "chunks": [*(min(rows, n) for n in array.shape[:1]), *array.shape[1:]],
+        "compressor": {"id": "gzip", "level": 1},
+        "shape": list(array.shape),
+      },
+      "dtype": array.dtype.name,
+    }
+    where = {"kvstore": place(str(directory / folder))}
+    store = tensorstore.open({**spec, **where}, create=True).result()
+    store.write(array).result()
+    leaves[name] = spec
+  content = {
+    "version": 3,
+    "optimizer": {"target": nested(leaves), "state": {"step": np.int32(0)}},
+  }
+  (directory / _NATIVE).write_bytes(serialization.msgpack_serialize(content))
 
 
 def t5x_arrays(path: str) -> dict[str, Stored]:

@@ -141,11 +141,15 @@ def _put_back(state: Any, held: Any) -> None:
 
 
 def packaged_files() -> list[str]:
-  """The gin files that are installed, as `--gin_file` takes them."""
-  return sorted(
+  """The gin files that are installed, as `--gin_file` takes them.
+
+  Those in t5x/ are for T5X's own binaries.
+  """
+  files = (
     path.relative_to(_package()).as_posix()
     for path in pathlib.Path(_package()).rglob("*.gin")
   )
+  return sorted(name for name in files if not name.startswith("t5x/"))
 
 
 def _package() -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from augdistill.checkpoints.store import Store
-from augdistill.cli import fit, scoring, served
+from augdistill.cli import fit, scoring
 from augdistill.cli.config import RunConfig
 from augdistill.cli.parts import Experiment, prepare
 from augdistill.data.load import Data
@@ -22,6 +22,7 @@ from augdistill.errors import UsageError
 from augdistill.evaluation.metrics import higher_is_better
 from augdistill.reports.provenance import provenance
 from augdistill.reports.run_directory import RunDirectory
+from augdistill.reports.student_gin import served_text
 from augdistill.training import processes
 from augdistill.types import Params
 
@@ -141,7 +142,7 @@ def _job(experiment: Experiment) -> Job:
     vocab=data.vocab,
     fingerprints=prints,
     label_names=data.task.label_names,
-    served=served.served_text(experiment.served),
+    served=served_text(experiment.served),
     report=functools.partial(scoring.report, experiment),
   )
 

@@ -2,18 +2,19 @@
 
   augdistill export --run student --format hf --output student_hf
   augdistill export --run student --format stablehlo --output program
+  augdistill export --run student --format t5x --output student_t5x
   augdistill export --run student --format hf --weights int8 --output small
 
 hf: the files of a T5 of Hugging Face, and a loader in NumPy. stablehlo: a
-program for CPUs, GPUs and TPUs that needs jax alone. Both come with their
-vocabulary, and with a README.md that says how to use them. Before the command
-says that it is done, it reads what it wrote and compares it with the run on the
-run's own rows.
+program for CPUs, GPUs and TPUs that needs jax alone. t5x: a checkpoint that T5X
+restores, for augdistill.t5x_plugin. Each comes with its vocabulary, and with a
+README.md that says how to use it. Before the command says that it is done, it
+reads what it wrote and compares it with the run on the run's own rows.
 """
 
 import argparse
 
-FORMATS = ("hf", "stablehlo")
+FORMATS = ("hf", "stablehlo", "t5x")
 WEIGHTS = ("float32", "int8")
 
 

@@ -18,7 +18,8 @@ from augdistill.checkpoints import exported, flat
 from augdistill.checkpoints.exported_bert import read_bert, write_bert
 from augdistill.checkpoints.exported_enct5 import read_enct5, write_enct5
 from augdistill.checkpoints.exported_program import read_program, write_program
-from augdistill.checkpoints.int8 import dequantise, quantise
+from augdistill.checkpoints.int8 import SCALE, dequantise, quantise
+from augdistill.checkpoints.t5x_checkpoint import write_t5x
 from augdistill.cli import export_checks as checks
 from augdistill.cli.exported_run import (
   ExportedRun,
@@ -26,8 +27,7 @@ from augdistill.cli.exported_run import (
   rows_of,
   teacher_of,
 )
-from augdistill.cli.served import Served
-from augdistill.cli.trained import count
+from augdistill.cli.trained import Trained, count
 from augdistill.data.dataset import Examples
 from augdistill.data.vocabulary import Vocab
 from augdistill.errors import UsageError, listing
@@ -35,7 +35,8 @@ from augdistill.models.bert_config import BertConfig
 from augdistill.models.enct5 import EncT5Config
 from augdistill.models.networks import network
 from augdistill.reports.provenance import versions
-from augdistill.types import TaskKind
+from augdistill.reports.student_gin import Served, served_text
+from augdistill.types import Inputs, TaskKind
 
 REPORT = "export.json"
 Weights = Mapping[str, np.ndarray]
@@ -75,12 +76,37 @@ def _write_stablehlo(directory, served, vocab, weights):
   write_program(directory, network(model), weights, model.max_length)
 
 
+def _write_t5x(directory, served, vocab, weights):
+  if any(name.endswith(SCALE) for name in weights):
+    raise UsageError(
+      "--format t5x must be of --weights float32, which T5X trains and reads"
+    )
+  exported.write_texts(directory, vocab, served.task, served.max_length)
+  write_t5x(directory / "checkpoint_0", weights)
+  # What makes it a run of T5X to `Trained`.
+  text = served_text(served)
+  (directory / "student.gin").write_text(text, encoding="utf-8")
+  vocab.save(directory / "vocab")
+
+
+def _read_t5x(directory):
+  its = Trained.load(str(directory))
+
+  @jax.jit
+  def logits(params, tokens, mask):
+    inputs = Inputs(mask=mask[None], tokens=tokens[None])
+    return its.network.forward(params, inputs, key=None).logits[0]
+
+  return lambda tokens, mask: np.asarray(logits(its.params, tokens, mask))
+
+
 _PROGRAM = Format(_write_stablehlo, read_program, "stablehlo.md")
 # The class of a network's shape -> format -> how it is written.
 ARCHITECTURES: dict[type, dict[str, Format]] = {
   EncT5Config: {
     "hf": Format(_write_hf(write_enct5), read_enct5, "hf.md"),
     "stablehlo": _PROGRAM,
+    "t5x": Format(_write_t5x, _read_t5x, "t5x.md"),
   },
   BertConfig: {
     "hf": Format(_write_hf(write_bert), read_bert, "bert.md"),
@@ -96,7 +122,7 @@ def export_run(
 
   Args:
     path: the run's directory.
-    format_name: "hf" or "stablehlo".
+    format_name: one of `export.FORMATS`.
     output: where it goes; either all of it is there in the end, or nothing.
     weights: "float32" or "int8".
     force: whether an export that is there is replaced.
@@ -177,7 +203,7 @@ class _Made:
   Attributes:
     run: where it comes from.
     served: what is written, in float32.
-    format_name: "hf" or "stablehlo".
+    format_name: one of `export.FORMATS`.
     weights: "float32" or "int8".
     split: of the rows.
     rows: the run's own.
@@ -204,7 +230,7 @@ def _write(
     stored = quantise(plain)
   written_by.write(directory, served, run.trained.vocab, stored)
   # Of the model alone, as it is read below: README and report come later.
-  sizes = {p.name: p.stat().st_size for p in sorted(directory.iterdir())}
+  sizes = {p.name: _size(p) for p in sorted(directory.iterdir())}
   model = network(served.model)
   params = jax.device_put(flat.nested(dequantise(stored)))
   said = checks.logits(model, params, made.rows)
@@ -240,6 +266,11 @@ def _write(
   exported.write_json(directory / REPORT, report)
   _write_readme(directory, written_by.readme, made, report)
   return report
+
+
+def _size(path: pathlib.Path) -> int:
+  files = path.rglob("*") if path.is_dir() else [path]
+  return sum(file.stat().st_size for file in files if file.is_file())
 
 
 _SAYS = {
@@ -288,7 +319,15 @@ def _write_readme(
       # As the arguments of a tokenizer.
       "call": text if task.pair else '"my card has not arrived"',
       "example": f"({text})" if task.pair else '"my card has not arrived"',
-      "weights_file": next(n for n in report["bytes"] if n[:5] == "model"),
+      "weights_file": next(
+        n for n in report["bytes"] if n.startswith(("model", "checkpoint"))
+      ),
+      "shape": "\n".join(
+        f"enct5.EncT5Config.{field.name} = "
+        f"{getattr(made.served.model, field.name)!r}"
+        for field in dataclasses.fields(made.served.model)
+        if field.name not in ("vocab_size", "num_outputs")
+      ),
       "transformers": _TRANSFORMERS[made.weights],
       "rows": f"{compared['rows']} {compared['split']}",
       "difference": f"{compared['largest_difference']:.1g}",

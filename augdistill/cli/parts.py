@@ -11,7 +11,6 @@ from augdistill.cli.config import RunConfig
 from augdistill.cli.given_rewrites import check_rewrites, training_rewrites
 from augdistill.cli.placing import check_batch_size, place_params
 from augdistill.cli.pretrained import check_generator, vocab_path
-from augdistill.cli.served import Served
 from augdistill.cli.trained import Trained
 from augdistill.data.batches import round_down_length
 from augdistill.data.dataset import Examples, concat
@@ -23,6 +22,7 @@ from augdistill.errors import UsageError
 from augdistill.models.bert_config import BertConfig
 from augdistill.models.networks import ModelConfig, network
 from augdistill.models.projected import with_projections
+from augdistill.reports.student_gin import Served
 from augdistill.training import mesh
 from augdistill.training.policies import Policy, build_policy
 from augdistill.training.rehearsal import rehearse

@@ -15,7 +15,6 @@ from augdistill.checkpoints.source import open_source
 from augdistill.checkpoints.store import Store
 from augdistill.cli.adopted import adopt_masked, is_foreign
 from augdistill.cli.bindings import configurable, parsed
-from augdistill.cli.served import gin_text
 from augdistill.cli.trained import (
   PRETRAINING,
   Trained,
@@ -27,6 +26,7 @@ from augdistill.errors import UsageError
 from augdistill.models.masked_t5 import masked_t5
 from augdistill.models.networks import ModelConfig
 from augdistill.reports.run_directory import is_run
+from augdistill.reports.student_gin import gin_text
 from augdistill.types import MaskedLM, Network, Params, Task
 
 # As in models/networks.py: one per shape, traced and compiled once.

@@ -1,19 +1,24 @@
 """A trained run, read back: what a teacher is, and what predicts."""
 
 import dataclasses
+import os
 from typing import Any
 
 import jax
 
+from augdistill.checkpoints.begin import Source, begin, fit
+from augdistill.checkpoints.source import is_remote
 from augdistill.checkpoints.store import Store
+from augdistill.checkpoints.t5x_checkpoint import latest_t5x, t5x_arrays
 from augdistill.cli.adopted import adopt_classifier, is_foreign
-from augdistill.cli.served import Served, load_served
+from augdistill.cli.served import load_served
 from augdistill.data.vocabulary import Vocab, find_vocab, load_vocab
-from augdistill.errors import UsageError
+from augdistill.errors import UsageError, listing
 from augdistill.models.networks import network
 from augdistill.models.precision import cast_matrices
 from augdistill.models.projected import without_projections
 from augdistill.reports.run_directory import RunDirectory
+from augdistill.reports.student_gin import Served
 from augdistill.types import Network, Params
 
 # What results.json calls the method of a pretrained model.
@@ -61,12 +66,16 @@ class Trained:
 
   @classmethod
   def load(cls, path: str) -> "Trained":
-    """Reads the run in directory `path`, or a classifier of transformers.
+    """Reads a run, of T5X too, or a classifier of transformers.
 
     Raises:
-      UsageError: as of `open_finished`, or of `adopt_classifier`.
+      UsageError: as of `open_finished`, `of_t5x` or `adopt_classifier`.
       RunError: as of `at`.
     """
+    if not os.path.exists(os.path.join(path, "results.json")):
+      checkpoint = None if is_remote(path) else latest_t5x(path)
+      if checkpoint is not None:
+        return cls.of_t5x(path, checkpoint)
     if is_foreign(path):
       its = adopt_classifier(path)
       served = Served(its.config, its.task, its.max_length)
@@ -74,6 +83,41 @@ class Trained:
       return cls(served, its.model, params, its.vocab_path, pair=None)
     run, results = open_finished(path, pretrained=False)
     return cls.at(run, results["best_step"])
+
+  @classmethod
+  def of_t5x(cls, path: str, checkpoint: str) -> "Trained":
+    """Reads a checkpoint of a run of T5X with `augdistill.t5x_plugin`.
+
+    Args:
+      path: the run's directory, or the checkpoint's.
+      checkpoint: the checkpoint's directory.
+
+    Raises:
+      UsageError: if the run's student.gin or vocabulary is not there, or the
+        checkpoint is damaged or does not fit.
+    """
+    run = RunDirectory(path)
+    if path == checkpoint and not run.student_gin.exists():
+      run = RunDirectory(os.path.dirname(os.path.abspath(path)))
+    vocab_path = find_vocab(run.vocab)
+    if not run.student_gin.exists() or vocab_path is None:
+      raise UsageError(
+        f"{run.path} must hold student.gin and vocab/, as runs of T5X with "
+        "augdistill.t5x_plugin and exports of the format t5x do; --init takes "
+        "other checkpoints of T5X"
+      )
+    served = load_served(str(run.student_gin))
+    arrays = t5x_arrays(checkpoint)
+    source = Source(checkpoint, type(served.model), arrays, {})
+    model = network(served.model)
+    own = jax.eval_shape(model.init, jax.random.key(0))
+    if new := fit(own, source).new:
+      raise UsageError(
+        f"{checkpoint} must hold the model of {run.student_gin}, but has no "
+        f"{listing(new)}"
+      )
+    pair = served.task.pair
+    return cls(served, model, begin(own, source), vocab_path, pair)
 
   @classmethod
   def at(cls, run: RunDirectory, step: int) -> "Trained":

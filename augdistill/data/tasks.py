@@ -32,6 +32,10 @@ def import_seqio() -> ModuleType:
 
   Every use of seqio and tensorflow in this package starts here.
   """
+  if "t5x" in sys.modules:  # A host with its own logs and threads.
+    import seqio
+
+    return seqio
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
   with _stderr_to(os.devnull):
     import seqio

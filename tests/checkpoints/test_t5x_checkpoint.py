@@ -13,6 +13,7 @@ from flax import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from augdistill.checkpoints import t5x_checkpoint
 from augdistill.checkpoints.t5x_checkpoint import is_t5x, t5x_arrays
 from augdistill.errors import UsageError
 
@@ -283,3 +284,32 @@ def test_a_bucket_that_does_not_answer_is_given_up(monkeypatch):
   said = "cannot read gs://a/b: no answer in time.*gcloud auth"
   with pytest.raises(UsageError, match=said):
     is_t5x("gs://a/b")
+
+
+# --- written -----------------------------------------------------------------
+
+
+def test_what_is_written_is_read_bit_for_bit(tmp_path, monkeypatch):
+  # In several files where an array is large.
+  monkeypatch.setattr(t5x_checkpoint, "_CHUNK", 4)
+  weights = {name: np.float32(array) for name, array in FLAT.items()}
+  t5x_checkpoint.write_t5x(tmp_path / "checkpoint_0", weights)
+  found = t5x_arrays(str(tmp_path / "checkpoint_0"))
+  assert set(found) == set(weights)
+  for name, array in weights.items():
+    assert found[name].dtype == array.dtype
+    np.testing.assert_array_equal(found[name].read(), array)
+  folder = tmp_path / "checkpoint_0" / "target.token_embedder.embedding"
+  assert {p.name for p in folder.iterdir()} == {
+    *(".zarray", "0.0", "1.0", "2.0")
+  }
+
+
+def test_the_latest_checkpoint_of_a_run_is_found_by_its_number(tmp_path):
+  assert t5x_checkpoint.latest_t5x(str(tmp_path)) is None
+  weights = {"a/b": np.zeros(2, np.float32)}
+  for name in ("checkpoint_9", "checkpoint_10", "checkpoint_11.tmp"):
+    t5x_checkpoint.write_t5x(tmp_path / name, weights)
+  newest = str(tmp_path / "checkpoint_10")
+  assert t5x_checkpoint.latest_t5x(str(tmp_path)) == newest
+  assert t5x_checkpoint.latest_t5x(newest) == newest

@@ -20,7 +20,6 @@ import pytest
 from augdistill.checkpoints.store import Store
 from augdistill.cli import export_checks, exporting
 from augdistill.cli.pretrained import ServedMaskedLM, served_masked_text
-from augdistill.cli.served import Served, served_text
 from augdistill.cli.trained import Trained
 from augdistill.data.sentence_pieces import train_vocab
 from augdistill.data.texts import encode_rows
@@ -29,6 +28,7 @@ from augdistill.models.enct5 import EncT5Config
 from augdistill.models.networks import network
 from augdistill.reports.results import build_results
 from augdistill.reports.run_directory import RunDirectory
+from augdistill.reports.student_gin import Served, served_text
 from augdistill.types import Task, TaskKind
 from tests.cli.tiny import examples, ok, results, run, snapshot
 
