@@ -508,7 +508,7 @@ def test_a_place_in_the_run_is_fine(tmp_path, made):
 @pytest.mark.parametrize(
   "words, said",
   [
-    (["--format=onnx"], "'onnx' (choose from hf, stablehlo)"),
+    (["--format=onnx"], "'onnx' (choose from hf, stablehlo, t5x)"),
     (["--format=hf", "--weights=int4"], "'int4' (choose from float32, int8)"),
     ([], "--format"),
   ],
@@ -516,9 +516,9 @@ def test_a_place_in_the_run_is_fine(tmp_path, made):
 def test_what_there_is_not_is_named_in_one_line(tmp_path, words, said):
   done = run("export", "--run=x", f"--output={tmp_path / 'out'}", *words)
   assert done.code == 2
-  assert said in done.err.replace("'hf', 'stablehlo'", "hf, stablehlo").replace(
-    "'float32', 'int8'", "float32, int8"
-  )
+  # Python 3.12 does not quote the choices.
+  quoted = re.sub(r"(?<=[ m])'(\w+)'(?=[,)])", r"\1", done.err)
+  assert said in quoted
 
 
 def test_a_network_that_no_format_writes_is_named(monkeypatch, tmp_path, made):
