@@ -244,7 +244,7 @@ def _write(
   report = {
     "format": made.format_name,
     "weights": made.weights,
-    "run": str(run.directory.path),
+    "run": run.directory.where,
     "step": run.step,
     "finished": run.finished,
     "method": run.method,

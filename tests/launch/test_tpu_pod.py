@@ -378,7 +378,7 @@ def without(flags, name):
     (FLAGS, "finetune, distill or pretrain must come, got ''"),
     ((*FLAGS, "--", "predict"), "got 'predict'"),
     ((*FLAGS, *COMMAND[:-2]), "the command needs --output_dir"),
-    ((*FLAGS, *COMMAND[:-1], "/tmp/a"), "--output_dir must be relative"),
+    ((*FLAGS, *COMMAND[:-1], "/elsewhere/a"), "--output_dir must be relative"),
     ((*FLAGS, *COMMAND[:-2], "--output_dir=gs://a"), "--output_dir must be"),
     ((*FLAGS, *COMMAND, "--distributed"), "--distributed is added here"),
   ],
