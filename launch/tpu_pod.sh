@@ -274,7 +274,8 @@ on_hosts() {
     run "${words[@]}"
     return
   fi
-  "${words[@]}" </dev/null >"$scratch/said" 2>&1 &
+  : >"$scratch/said" # Before both sides open it: the reader starts at 0.
+  "${words[@]}" </dev/null >>"$scratch/said" 2>&1 &
   child=$!
   exec 3<"$scratch/said"
   while kill -0 "$child" 2>/dev/null; do
