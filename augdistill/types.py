@@ -182,6 +182,7 @@ class View(NamedTuple):
       share of tokens that it changed).
     label_vectors: f[n, M, D], labels as vectors in the space of `pooled`, for
       a view that mixes classes in that space.
+    mixture: where the embeddings are mixtures of two words': of which.
   """
 
   student: Inputs
@@ -191,6 +192,21 @@ class View(NamedTuple):
   weight: Float[Array, "n M"]
   stats: Metrics = {}  # noqa: RUF012  (never mutated)
   label_vectors: Float[Array, "n M D"] | None = None
+  mixture: "Mixture | None" = None
+
+
+class Mixture(NamedTuple):
+  """Of which two words each word embedding of a view is a mixture.
+
+  Attributes:
+    first: i32[n, M, L] tokens.
+    second: i32[n, M, L] tokens.
+    share: f32[n, M, L] the first one's, in [0, 1].
+  """
+
+  first: Int[Array, "n M L"]
+  second: Int[Array, "n M L"]
+  share: Float[Array, "n M L"]
 
 
 def clean_view(batch: Batch) -> View:
@@ -226,7 +242,8 @@ class Network:
     forward: (params, inputs, *, key=None) -> Outputs.
     embed: (params, tokens i32[n, M, L], mask bool[n, M, L]) -> Inputs that
       enter at the word embeddings of these tokens.
-    table: params -> f32[V, D], the word embedding table.
+    table: params -> f[V, D], the word embedding table, whose rows `embed`
+      gives.
     logical_axes: params-shaped tree of tuples of T5X's logical axis names.
     num_outputs: C.
     class_vectors: params -> f32[C, D], one vector per output in the space of
@@ -262,6 +279,21 @@ class MaskedLM:
   logical_axes: Callable[[], Params]
 
 
+class Surroundings(NamedTuple):
+  """Of each row of a frozen table, the nearest rows that may be produced.
+
+  Attributes:
+    norm: f32[V], |e_w|.
+    ids: i32[V, k] the k allowed rows with the largest cosine to each row,
+      which may be itself, nearest first; -1 where there are fewer.
+    cosine: f32[V, k + 1] their cosines, and that of the next one.
+  """
+
+  norm: Float[Array, "V"]
+  ids: Int[Array, "V k"]
+  cosine: Float[Array, "V k1"]
+
+
 class Lexicon(NamedTuple):
   """What augmentations may do with a vocabulary of V rows.
 
@@ -273,11 +305,14 @@ class Lexicon(NamedTuple):
     continues: bool[V] ids that continue a word, for vocabularies in which
       these cannot stand for others: a near token is sought among those that
       continue words as the own one does. None: anything may stand anywhere.
+    surroundings: of the teacher's word embeddings, which make a projection of
+      mixtures much cheaper; it finds the same without.
   """
 
   producible: Bool[Array, "V"]
   protected: Bool[Array, "V"]
   continues: Bool[Array, "V"] | None = None
+  surroundings: Surroundings | None = None
 
 
 class Models(NamedTuple):
@@ -361,11 +396,13 @@ class ViewMaker:
       each row is mixed with, drawn for the whole batch, before it is cut into
       microbatches. The step gathers them into `batch.partner`.
     needs_clean: whether `make` reads `clean` (phase 1 must have run).
+    projects_mixtures: whether `Lexicon.surroundings` make it cheaper.
   """
 
   make: MakeView
   partners: Callable[[Key[Array, ""], Batch], Int[Array, "n B"]] | None = None
   needs_clean: bool = False
+  projects_mixtures: bool = False
 
 
 @runtime_checkable

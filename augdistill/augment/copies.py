@@ -14,6 +14,7 @@ from augdistill.errors import UsageError
 from augdistill.types import (
   Batch,
   Inputs,
+  Mixture,
   Models,
   Network,
   Outputs,
@@ -65,8 +66,8 @@ def repeat(maker: ViewMaker, copies: int) -> ViewMaker:
     }
     return stack([v._replace(stats={}) for v in views])._replace(stats=stats)
 
-  return ViewMaker(
-    make, partners if maker.partners else None, maker.needs_clean
+  return dataclasses.replace(
+    maker, make=make, partners=partners if maker.partners else None
   )
 
 
@@ -129,10 +130,14 @@ def _original(batch: Batch, models: Models, beside: View) -> View:
     teacher = jax.tree.map(lambda x: x[:1], teacher)
   elif teacher is not None:
     teacher = inputs(teacher, models.teacher, models.teacher_params)
+  mixture, own = None, batch.tokens[None]
+  if beside.mixture is not None:
+    mixture = Mixture(own, own, jnp.ones(own.shape, jnp.float32))
   return View(
     student=inputs(beside.student, models.student, models.student_params),
     teacher=teacher,
     label=batch.label[None],
     has_label=batch.has_label[None],
     weight=batch.weight[None],
+    mixture=mixture,
   )

@@ -12,7 +12,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from augdistill import prng
-from augdistill.types import Batch, Inputs, Lexicon, View, ViewMaker
+from augdistill.types import (
+  Batch,
+  Inputs,
+  Lexicon,
+  Mixture,
+  View,
+  ViewMaker,
+)
 
 
 def draw_partners(key: Key[Array, ""], batch: Batch) -> Int[Array, "1 B"]:
@@ -122,6 +129,11 @@ def mix_embeddings(lam: float = 0.5, alpha: float | None = None) -> ViewMaker:
       label=mix_labels(batch, share),
       has_label=batch.has_label[None] & other.has_label,
       weight=jnp.broadcast_to(batch.weight[None], share.shape),
+      mixture=Mixture(
+        jnp.broadcast_to(batch.tokens[None], other.tokens.shape),
+        other.tokens,
+        weight[..., 0],
+      ),
     )
 
   return ViewMaker(make, draw_partners)

@@ -1,13 +1,10 @@
-"""Projection: from embeddings back to tokens, by matmul and argmax.
-
-    token = argmax over w in A of  q . e_w / |e_w|
-
-which is the nearest token by cosine, since |q| is the same for all w.
+"""Projection: views that enter at embeddings, back to tokens.
 
 References:
-  Wang et al. 2023, AugPro, arXiv:2210.11768, equation 5. (Its algorithm 2
-  writes argmin over unnormalised products; equation 5 is what it means.)
+  Wang et al. 2023, AugPro, arXiv:2210.11768, equation 5.
 """
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +12,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from augdistill import prng
 from augdistill.augment.mixing import exchangeable
+from augdistill.augment.nearest import nearest_tokens, or_own
+from augdistill.augment.surroundings import nearest_of_mixtures
 from augdistill.errors import UsageError
 from augdistill.types import (
   Batch,
@@ -26,100 +25,6 @@ from augdistill.types import (
   View,
   ViewMaker,
 )
-
-# Into which the vocabulary is cut: at most so many devices share a search.
-_SEGMENTS = 8
-
-
-def nearest_tokens(
-  queries: Float[Array, "*n D"],
-  table: Float[Array, "V D"],
-  allowed: Bool[Array, "V"],
-  block: int = 512,
-  kinds: tuple[Bool[Array, "*n"], Bool[Array, "V"]] | None = None,
-) -> tuple[Int[Array, "*n"], Float[Array, "*n"]]:
-  """The allowed row of `table` with the largest cosine to each query.
-
-  The vocabulary is scanned in blocks with a running maximum, so no array of
-  queries times V ever exists; the memory is that of queries times `block`.
-  Where devices hold parts of the table, each scans its own, and only the best
-  of each part is exchanged.
-
-  Args:
-    queries: f[..., D].
-    table: f[V, D]; rows of norm 0 are never chosen.
-    allowed: bool[V], rows that may be chosen; at least one.
-    block: at most so many rows of the table are scored at a time.
-    kinds: of the queries and of the rows: each query finds only rows of its
-      own kind.
-
-  Returns:
-    The winner's id, i32[...], the lowest one among equals; and its score
-    q . e_w / |e_w|, f32[...]. Where there is none: 0, and -inf.
-  """
-  queries, table = queries.astype(jnp.float32), table.astype(jnp.float32)
-  norm = jnp.linalg.norm(table, axis=-1)
-  allowed = allowed & (norm > 0)
-  unit = table / jnp.where(norm > 0, norm, 1.0)[:, None]
-  # Every block takes a strip of each of the equal segments of the table, so
-  # that devices which hold a segment each search it without the others.
-  size = -(-table.shape[0] // _SEGMENTS)
-  num_strips = -(-size * _SEGMENTS // block)
-  strip = -(-size // num_strips)  # Equal strips, so that little is padding.
-
-  def segmented(x):  # [V, ...] -> [S, strips * strip, ...]
-    x = _pad(x, 0, _SEGMENTS * size).reshape(_SEGMENTS, size, *x.shape[1:])
-    return _pad(x, 1, num_strips * strip)
-
-  unit, allowed = segmented(unit), segmented(allowed)
-  kind_of_rows = None if kinds is None else segmented(kinds[1])
-  first_ids = size * jnp.arange(_SEGMENTS, dtype=jnp.int32)  # [S]
-  local = jnp.arange(strip, dtype=jnp.int32)
-
-  def scan_strip(best, number):
-    best_score, best_id = best  # [..., S]
-
-    def of(rows):  # [S, strip, ...]
-      return jax.lax.dynamic_slice_in_dim(rows, number * strip, strip, 1)
-
-    scores = jnp.einsum("...d,svd->...sv", queries, of(unit))
-    scores += _behind(jnp.where(of(allowed), 0.0, -jnp.inf), queries.ndim + 1)
-    if kinds is not None:
-      same = kinds[0][..., None, None] == _behind(of(kind_of_rows), scores.ndim)
-      scores = jnp.where(same, scores, -jnp.inf)
-    # Two plain reductions; XLA's argmax is one of pairs, several times slower.
-    score = jnp.max(scores, axis=-1)
-    is_best = scores == score[..., None]
-    winner = jnp.min(
-      jnp.where(is_best, _behind(local, scores.ndim), strip), axis=-1
-    )
-    # Strictly greater: among equals the earlier strip, so the lower id, wins.
-    better = score > best_score
-    ids = _behind(first_ids, score.ndim) + number * strip + winner
-    return (
-      jnp.where(better, score, best_score),
-      jnp.where(better, ids, best_id),
-    ), None
-
-  shape = (*queries.shape[:-1], _SEGMENTS)
-  nothing = (jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32))
-  numbers = jnp.arange(num_strips, dtype=jnp.int32)
-  (scores, ids), _ = jax.lax.scan(scan_strip, nothing, numbers)
-  score = jnp.max(scores, axis=-1)
-  is_best = scores == score[..., None]
-  return jnp.min(jnp.where(is_best, ids, table.shape[0]), axis=-1), score
-
-
-def _pad(x: Array, axis: int, size: int) -> Array:
-  """`x` with zeros behind it along an axis, so that it is of this size."""
-  behind = [(0, 0)] * x.ndim
-  behind[axis] = (0, size - x.shape[axis])
-  return jnp.pad(x, behind)
-
-
-def _behind(x: Array, ndim: int) -> Array:
-  """`x` with axes of size 1 in front, so that it has so many."""
-  return x.reshape((1,) * (ndim - x.ndim) + x.shape)
 
 
 def project_to_tokens(maker: ViewMaker) -> ViewMaker:
@@ -152,7 +57,9 @@ def project_to_tokens(maker: ViewMaker) -> ViewMaker:
       )
     return read_as_tokens(view, batch, models)
 
-  return ViewMaker(make, maker.partners, maker.needs_clean)
+  return dataclasses.replace(
+    maker, make=make, projects_mixtures=maker.partners is not None
+  )
 
 
 def read_as_tokens(view: View, batch: Batch, models: Models) -> View:
@@ -166,19 +73,29 @@ def read_as_tokens(view: View, batch: Batch, models: Models) -> View:
   Returns:
     The view, entering both models at tokens.
   """
+  if batch.partner and len(batch.partner.tokens) < len(view.weight):
+    batch = _with_itself(batch)
+  own, lexicon = batch.tokens[None], models.lexicon
+  shape = (len(view.weight), *batch.tokens.shape)
+  # Several copies may have no partners.
+  free = jnp.broadcast_to(exchangeable(batch, lexicon), shape)
+  free &= (view.weight > 0)[..., None]
   if isinstance(view.teacher, Inputs):
     queries = view.teacher.embeddings
     table = models.teacher.table(models.teacher_params)
+    frozen = lexicon.surroundings
   else:
     queries = view.student.embeddings
     table = models.student.table(models.student_params)
-  nearest = nearest_or_own(queries, batch.tokens[None], table, models.lexicon)
-  if batch.partner and len(batch.partner.tokens) < len(nearest):
-    batch = _with_itself(batch)
-  free = exchangeable(batch, models.lexicon)
-  free = jnp.broadcast_to(free, nearest.shape)  # Several copies, no partners.
-  tokens = jnp.where(free, nearest, batch.tokens[None])
-  return as_token_view(view, batch, tokens, free)
+    frozen = None
+  if view.mixture is not None and frozen is not None:
+    nearest, stats = nearest_of_mixtures(view.mixture, free, table, lexicon)
+  else:
+    nearest, stats = nearest_or_own(queries, own, table, lexicon), {}
+  tokens = jnp.where(free, nearest, own)
+  return as_token_view(
+    view._replace(stats=view.stats | stats), batch, tokens, free
+  )
 
 
 def _with_itself(batch: Batch) -> Batch:
@@ -222,16 +139,15 @@ def nearest_or_own(
     i32[n, ...].
   """
   queries, table = jax.lax.stop_gradient((queries, table))
+  own = jnp.broadcast_to(own, queries.shape[:-1])
   kinds = None
   if lexicon.continues is not None:
-    kind = jnp.take(lexicon.continues, own)
-    kinds = jnp.broadcast_to(kind, queries.shape[:-1]), lexicon.continues
-  token, score = nearest_tokens(queries, table, lexicon.producible, kinds=kinds)
-  row = jnp.take(table, own, axis=0).astype(jnp.float32)
-  dot = jnp.einsum("...d,...d->...", queries.astype(jnp.float32), row)
-  stays = ~jnp.take(lexicon.producible, own)
-  stays &= dot >= score * jnp.linalg.norm(row, axis=-1)
-  return jnp.where(stays, own, token)
+    kinds = jnp.take(lexicon.continues, own), lexicon.continues
+  norm = jnp.linalg.norm(table.astype(jnp.float32), axis=-1)
+  token, score = nearest_tokens(
+    queries, table, lexicon.producible, kinds=kinds, norm=norm
+  )
+  return or_own(token, score, queries, own, table, norm, lexicon.producible)
 
 
 def estimate_replaced(
@@ -283,7 +199,9 @@ def as_token_view(
   inputs = Inputs(mask=mask, tokens=tokens)
   teacher = inputs if isinstance(view.teacher, Inputs | Outputs) else None
   stats = view.stats | token_stats(batch, tokens, free, view.weight)
-  return view._replace(student=inputs, teacher=teacher, stats=stats)
+  return view._replace(
+    student=inputs, teacher=teacher, stats=stats, mixture=None
+  )
 
 
 def token_stats(

@@ -261,8 +261,7 @@ def make_step(experiment: Experiment) -> Step:
   policy, whole = experiment.policy, mesh.replicated(devices)
   teacher = experiment.teacher if policy.needs_teacher else None
   teacher_params = experiment.teacher_params if teacher else None
-  vocab = experiment.data.vocab
-  lexicon = mesh.place(vocab.lexicon, whole)
+  lexicon = experiment.lexicon
   key = mesh.place(prng.run_key(config.seed), whole)
   compiled = [
     jitted_step(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 
+from augdistill.augment.surroundings import with_surroundings
 from augdistill.cli.beginning import beginning, inheriting, selecting
 from augdistill.cli.config import RunConfig
 from augdistill.cli.given_rewrites import check_rewrites, training_rewrites
@@ -13,7 +14,7 @@ from augdistill.cli.placing import check_batch_size, place_params
 from augdistill.cli.pretrained import check_generator, vocab_path
 from augdistill.cli.trained import Trained
 from augdistill.data.batches import round_down_length
-from augdistill.data.dataset import Examples, concat
+from augdistill.data.dataset import Examples, concat, tokens_of
 from augdistill.data.load import Data, DataConfig, load_data
 from augdistill.data.rewrites import Rewrites
 from augdistill.data.texts import read_again
@@ -26,7 +27,7 @@ from augdistill.reports.student_gin import Served
 from augdistill.training import mesh
 from augdistill.training.policies import Policy, build_policy
 from augdistill.training.rehearsal import rehearse
-from augdistill.types import Network, Params, TaskKind
+from augdistill.types import Lexicon, Network, Params, TaskKind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +67,21 @@ class Experiment:
       return None
     its, over_data = self.teacher, self.config.shard_teacher
     return place_params(its.network, its.params, self.mesh, over_data)
+
+  @functools.cached_property
+  def lexicon(self) -> Lexicon:
+    """What the vocabulary allows, on the devices."""
+    whole = mesh.replicated(self.mesh)
+    lexicon = mesh.place(self.data.vocab.lexicon, whole)
+    if self.teacher is None or self.apart:
+      return lexicon
+    return with_surroundings(
+      lexicon,
+      self.policy.methods,
+      self.teacher.network,
+      self.teacher_params,
+      mesh.place(tokens_of(self.train), whole),
+    )
 
   def for_teacher(self, rows: Examples) -> Examples:
     """Rows as the teacher reads them, no longer than it can."""

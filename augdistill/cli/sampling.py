@@ -170,12 +170,11 @@ def make_sampler(
   devices = experiment.mesh
   whole = mesh.replicated(devices)
   rows = mesh.place(first_rows(batch, config.num_samples), whole)
-  vocab = data.vocab
   read = make_reader(
     policy,
     experiment.student,
     teacher and teacher.network,
-    mesh.place(vocab.lexicon, whole),
+    experiment.lexicon,
     config.seed,
   )
 

@@ -160,6 +160,13 @@ def take(examples: Examples, rows: Sequence[int] | np.ndarray) -> Examples:
   )
 
 
+def tokens_of(examples: Examples) -> np.ndarray:
+  """i32[...]: the ids that occur in any row, ascending."""
+  seen = np.zeros(1 + examples.tokens.max(initial=0), bool)
+  seen[examples.tokens] = True
+  return np.flatnonzero(seen).astype(np.int32)
+
+
 def concat(first: Examples, second: Examples) -> Examples:
   """The rows of both. The second's example ids follow on the first's."""
   after = 1 + (first.example_id.max() if len(first) else -1)

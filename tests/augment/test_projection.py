@@ -12,10 +12,10 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from augdistill.augment.methods import augpro_fgsm, augpro_mix
 from augdistill.augment.mixing import gather_partners
+from augdistill.augment.nearest import nearest_tokens
 from augdistill.augment.projection import (
   estimate_replaced,
   nearest_or_own,
-  nearest_tokens,
   token_stats,
 )
 from augdistill.types import Lexicon

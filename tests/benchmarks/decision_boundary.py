@@ -11,7 +11,7 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 
-from augdistill.augment.projection import nearest_tokens
+from augdistill.augment.nearest import nearest_tokens
 from tests.reference import svm_example
 
 SIZE, SCALE = 240, 36

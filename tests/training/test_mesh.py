@@ -15,7 +15,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from augdistill import prng
-from augdistill.augment.projection import nearest_tokens
+from augdistill.augment.nearest import nearest_tokens
 from augdistill.checkpoints.store import Store
 from augdistill.errors import UsageError
 from augdistill.models.enct5 import EncT5Config, enct5

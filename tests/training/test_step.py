@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from augdistill.augment.surroundings import with_surroundings
 from augdistill.training.inspection import make_views
 from augdistill.training.methods import build_method
 from augdistill.training.schedules import ramp
@@ -40,6 +41,34 @@ def test_the_embedding_table_learns_from_every_view(view):
   with_view, _ = gradients(f"kd+{view}")
   without, _ = gradients("kd")
   assert np.abs(with_view["table"] - without["table"]).max() > 1e-3
+
+
+def test_the_surroundings_of_words_change_no_step():
+  method = "kd+augpro_mix(alpha=1)*2+mmel_hard(view=augpro_mix)*2"
+  network, params = NETWORKS["classes"][1], PARAMS["classes"][1]
+  lexicon = with_surroundings(
+    LEXICON, [build_method(method, TaskKind.CLASSES)], network, params
+  )
+  assert lexicon.surroundings.ids.shape == (toy.VOCAB, 16)
+  expected = gradients(method, num_microbatches=2)
+  with_them = compiled.__wrapped__(method, num_microbatches=2, lexicon=lexicon)
+  grads, metrics = with_them(batch_of(), STEP, *PARAMS["classes"])
+  assert_close(grads, expected[0])
+  for view in ("augpro_mix", "mmel_hard"):
+    stages = ("by_parents", "by_neighbours", "by_search")
+    sums = [metrics.pop(f"{view}/{stage}") for stage in stages]
+    assert sum(float(total) for total, _ in sums) == float(sums[0][1]) > 0
+  assert_close(metrics, expected[1])
+
+
+def test_only_a_method_that_projects_mixtures_asks_for_surroundings():
+  network, params = NETWORKS["classes"][1], PARAMS["classes"][1]
+  for text in ("kd", "kd+mixup", "kd+augpro_fgsm", "kd+token_mix"):
+    method = build_method(text, TaskKind.CLASSES)
+    given = with_surroundings(LEXICON, [method], network, params)
+    assert given.surroundings is None
+  method = build_method("ft+augpro_mix", TaskKind.CLASSES)
+  assert with_surroundings(LEXICON, [method], None, None) is LEXICON
 
 
 def test_the_teacher_gets_no_gradient_and_does_not_come_out():

@@ -39,7 +39,9 @@ def batch_of(kind="classes"):
 
 
 @functools.cache
-def compiled(method, kind="classes", num_microbatches=1, **options):
+def compiled(
+  method, kind="classes", num_microbatches=1, lexicon=LEXICON, **options
+):
   """(batch, step, student's params, teacher's) -> gradients, metrics."""
   student, teacher = NETWORKS[kind]
   if isinstance(method, str):
@@ -50,7 +52,7 @@ def compiled(method, kind="classes", num_microbatches=1, **options):
     return grads_and_metrics(
       params,
       teacher_params,
-      LEXICON,
+      lexicon,
       batch,
       KEY,
       step,
