@@ -75,13 +75,14 @@ class Experiment:
     lexicon = mesh.place(self.data.vocab.lexicon, whole)
     if self.teacher is None or self.apart:
       return lexicon
-    return with_surroundings(
+    found = with_surroundings(
       lexicon,
       self.policy.methods,
       self.teacher.network,
       self.teacher_params,
       mesh.place(tokens_of(self.train), whole),
     )
+    return mesh.place(found, whole)
 
   def for_teacher(self, rows: Examples) -> Examples:
     """Rows as the teacher reads them, no longer than it can."""

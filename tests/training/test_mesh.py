@@ -16,6 +16,10 @@ from jax.sharding import PartitionSpec
 
 from augdistill import prng
 from augdistill.augment.nearest import nearest_tokens
+from augdistill.augment.surroundings import (
+  find_surroundings,
+  nearest_of_mixtures,
+)
 from augdistill.checkpoints.store import Store
 from augdistill.errors import UsageError
 from augdistill.models.enct5 import EncT5Config, enct5
@@ -24,7 +28,7 @@ from augdistill.training.inspection import make_views
 from augdistill.training.methods import build_method
 from augdistill.training.optimizers import make_optimizer
 from augdistill.training.step import TrainState, train_step
-from augdistill.types import Inputs, TaskKind
+from augdistill.types import Inputs, Lexicon, Mixture, TaskKind
 from tests import toy
 
 METHOD = "kd+mixup+augpro_fgsm(delta=3)"
@@ -120,6 +124,25 @@ def test_a_search_in_a_cut_table_exchanges_only_the_best_of_each_part():
     # A number per query that lies here, 16 / 2 * 8 of them; no row of a table.
     for shape in re.findall(r"\[([\d,]*)\]", what):
       assert math.prod(map(int, shape.split(","))) <= 64, what
+
+
+def test_a_mixture_finds_the_same_token_on_a_mesh():
+  rng, words = np.random.default_rng(0), np.ones(64, bool)
+  table = jnp.asarray(rng.normal(size=(64, 4)), jnp.float32)
+  first, second = rng.integers(0, 64, (2, 1, 16, 8)).astype(np.int32)
+  share = np.full(first.shape, 0.5, np.float32)
+  lexicon = Lexicon(
+    words, ~words, surroundings=find_surroundings(table, words, k=2)
+  )
+  given = Mixture(first, second, share), first > 3, table, lexicon
+  expected = jax.jit(nearest_of_mixtures)(*given)
+  assert float(expected[1]["by_search"][0]) > 0
+  mesh = meshes.make_mesh("x4")
+  rows = jax.sharding.NamedSharding(mesh, PartitionSpec(None, "data"))
+  cut = jax.sharding.NamedSharding(mesh, PartitionSpec("model"))
+  places = rows, rows, cut, meshes.replicated(mesh)
+  got = jax.jit(nearest_of_mixtures)(*map(jax.device_put, given, places))
+  jax.tree.map(np.testing.assert_array_equal, got, expected)
 
 
 @pytest.mark.parametrize("model", [0, 1, 4])
