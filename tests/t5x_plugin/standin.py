@@ -86,11 +86,15 @@ def apply_grads(
   other_state_variables=None,
 ):
   """Plain gradient descent."""
-  del weight_metrics_computer, other_state_variables
+  del other_state_variables
   metrics["learning_rate"] = clu.metrics.Average.from_model_output(
     jnp.asarray([learning_rate])
   )
   state = train_state.apply_gradient(grad_accum, learning_rate=learning_rate)
+  if weight_metrics_computer is not None:
+    metrics |= weight_metrics_computer.compute_metrics(
+      grad_accum, train_state, state
+    )
   return state, metrics
 
 
