@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.linen import partitioning
 
+import augdistill
+
 
 class BaseModel:
   def __init__(self, optimizer_def):
@@ -221,3 +223,4 @@ def forget():
   for name in [*sys.modules]:
     if name.startswith("augdistill.t5x_plugin"):
       del sys.modules[name]
+  vars(augdistill).pop("t5x_plugin", None)  # Or `from augdistill` finds it.
