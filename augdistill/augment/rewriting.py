@@ -40,8 +40,8 @@ def take_rewrites(copies: int = 1) -> ViewMaker:
     if rewrites is None:
       raise UsageError(
         "a view of rewrites must have texts that were rewritten before "
-        "training, got none; give them with --rewrites FILE, or have them "
-        "made with --generator DIR"
+        "training, got none; give them to augdistill distill with --rewrites "
+        "FILE, or have them made with --generator DIR"
       )
     there = rewrites.weight > 0  # [R, B]
     count = jnp.sum(there, axis=0)

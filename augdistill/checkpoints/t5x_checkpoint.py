@@ -14,6 +14,7 @@ References:
 import functools
 import itertools
 import math
+import os
 import pathlib
 import re
 import reprlib
@@ -28,7 +29,13 @@ from etils import epath
 from flax import serialization
 
 from augdistill.checkpoints.flat import nested, spell
-from augdistill.checkpoints.folder import SECONDS, Folder, first_line, place
+from augdistill.checkpoints.folder import (
+  SECONDS,
+  Folder,
+  first_line,
+  is_in_bucket,
+  place,
+)
 from augdistill.checkpoints.foreign import Stored
 from augdistill.errors import UsageError
 
@@ -216,7 +223,9 @@ def _missing_chunks(opened: Any, folder: str) -> int:
 
 
 def _orbax(path: str) -> dict[str, Stored]:
-  directory = epath.Path(path) / "state"
+  # Orbax takes no path that depends on the current directory.
+  whole = path if is_in_bucket(path) else os.path.abspath(path)
+  directory = epath.Path(whole) / "state"
   try:
     tree = ocp.PyTreeCheckpointHandler().metadata(directory).tree
     found = {

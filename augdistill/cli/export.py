@@ -4,6 +4,7 @@
   augdistill export --run student --format stablehlo --output program
   augdistill export --run student --format t5x --output student_t5x
   augdistill export --run student --format hf --weights int8 --output small
+  augdistill export --run of_t5x --data test.tsv --format hf --output small
 
 hf: the files of a T5 of Hugging Face, and a loader in NumPy. stablehlo: a
 program for CPUs, GPUs and TPUs that needs jax alone. t5x: a checkpoint that T5X
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     metavar="DIR",
     required=True,
     help="a run of finetune or distill; of one that has not finished, the best "
-    "checkpoint so far",
+    "checkpoint so far; or a run of T5X, of which the newest",
   )
   parser.add_argument("--format", choices=FORMATS, required=True)
   parser.add_argument(
@@ -37,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     default="float32",
     help="int8: matrices in 8 bits, with a scale per channel (default: "
     "float32)",
+  )
+  parser.add_argument(
+    "--data",
+    metavar="FILE",
+    help="labelled rows to compare with, instead of the run's own; a run of "
+    "T5X needs them",
   )
   parser.add_argument(
     "--force",
@@ -51,6 +58,6 @@ def run(args: argparse.Namespace) -> None:
   from augdistill.cli.exporting import export_run
 
   report = export_run(
-    args.run, args.format, args.output, args.weights, args.force
+    args.run, args.format, args.output, args.weights, args.force, args.data
   )
   screens.show_export(args.output, report)

@@ -116,7 +116,12 @@ ARCHITECTURES: dict[type, dict[str, Format]] = {
 
 
 def export_run(
-  path: str, format_name: str, output: str, weights: str, force: bool
+  path: str,
+  format_name: str,
+  output: str,
+  weights: str,
+  force: bool,
+  data: str | None = None,
 ) -> dict[str, Any]:
   """Exports a run.
 
@@ -126,6 +131,7 @@ def export_run(
     output: where it goes; either all of it is there in the end, or nothing.
     weights: "float32" or "int8".
     force: whether an export that is there is replaced.
+    data: a file of rows to compare with, instead of the run's own.
 
   Returns:
     What export.json holds.
@@ -145,7 +151,7 @@ def export_run(
     served, model=dataclasses.replace(served.model, dtype="float32")
   )
   with jax.default_matmul_precision("highest"):
-    split, rows = rows_of(run)
+    split, rows = rows_of(run, data)
     made = _Made(run, served, format_name, weights, split, rows)
     try:
       with atomic.replacing_directory(output) as directory:

@@ -19,6 +19,7 @@ from augdistill.cli.trained import (
   PRETRAINING,
   Trained,
   finished,
+  is_served_t5x,
   open_finished,
 )
 from augdistill.data.vocabulary import Vocab, find_vocab, load_vocab
@@ -118,14 +119,17 @@ def check_generator(path: str) -> None:
 def source_of(path: str) -> Source:
   """What a model may begin with: a finished run, or foreign weights.
 
+  Of a run of T5X with `augdistill.t5x_plugin`, its newest checkpoint.
+
   Raises:
     UsageError: if there is nothing that can be read, or a run that has not
       finished.
   """
-  if not is_run(path):
+  of_t5x = is_served_t5x(path)
+  if not of_t5x and not is_run(path):
     return open_source(path)
   run: Pretrained | Trained
-  if finished(path)[1]["method"] == PRETRAINING:
+  if not of_t5x and finished(path)[1]["method"] == PRETRAINING:
     run, task = Pretrained.load(path), None
   else:
     run = Trained.load(path)

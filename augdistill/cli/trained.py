@@ -72,10 +72,9 @@ class Trained:
       UsageError: as of `open_finished`, `of_t5x` or `adopt_classifier`.
       RunError: as of `at`.
     """
-    if not os.path.exists(os.path.join(path, "results.json")):
-      checkpoint = None if is_remote(path) else latest_t5x(path)
-      if checkpoint is not None:
-        return cls.of_t5x(path, checkpoint)
+    checkpoint = checkpoint_of_t5x(path)
+    if checkpoint is not None:
+      return cls.of_t5x(path, checkpoint)
     if is_foreign(path):
       its = adopt_classifier(path)
       served = Served(its.config, its.task, its.max_length)
@@ -133,6 +132,22 @@ class Trained:
     params = without_projections(params)
     vocab_path, pair = find_vocab(run.vocab), served.task.pair
     return cls(served, network(served.model), params, vocab_path, pair)
+
+
+def checkpoint_of_t5x(path: str) -> str | None:
+  """The newest checkpoint of a run of T5X; None of anything else.
+
+  Args:
+    path: the run's directory, or that of one of its checkpoints.
+  """
+  of_ours = os.path.exists(os.path.join(path, "results.json"))
+  return None if of_ours or is_remote(path) else latest_t5x(path)
+
+
+def is_served_t5x(path: str) -> bool:
+  """Whether a directory is what `augdistill.t5x_plugin` or an export left."""
+  there = os.path.exists(os.path.join(path, "student.gin"))
+  return there and checkpoint_of_t5x(path) is not None
 
 
 def open_finished(

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from t5x import trainer, utils
 
+from augdistill.augment.methods import written_out
 from augdistill.data.features import as_batch
 from augdistill.errors import UsageError
 from augdistill.t5x_plugin.model import EncT5Model, averages
@@ -69,13 +70,10 @@ class DistillTrainer(trainer.Trainer):
         self._weight_metrics_computer,
       )
 
-    axes = self._train_state_axes
+    axes, spec = self._train_state_axes, self._partitioner.data_partition_spec
     partitioned = self._partitioner.partition(
       step,
-      in_axis_resources=(
-        *(axes, self._partitioner.data_partition_spec),
-        *(self._frozen_axes, None),
-      ),
+      in_axis_resources=(axes, spec, self._frozen_axes, None),
       out_axis_resources=(axes, None),
       donate_argnums=(0,),
     )
@@ -100,11 +98,12 @@ class _With:
 
 def _method(text: str, student: EncT5Model, teacher: EncT5Model | None) -> Any:
   """The loss of every step, which fits the networks."""
-  policy = build_policy(text, student.data.task.kind)
+  policy = build_policy(written_out(text), student.data.task.kind)
   if len(policy.methods) > 1 or policy.needs_projections:
     raise UsageError(
-      f"T5X's trainer has one step, and no parameters but the model's: {text!r}"
-      " alternates or projects; train it by augdistill distill"
+      "T5X's trainer has one step, and no parameters but the model's, while "
+      f"{policy.name!r} takes turns, or projects hidden states; for the latter "
+      "set project=false, or train by augdistill distill"
     )
   if policy.needs_teacher and teacher is None:
     raise UsageError(f"the method {text!r} needs a teacher: bind TEACHER_MODEL")

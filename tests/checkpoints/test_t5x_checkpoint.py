@@ -7,6 +7,7 @@ import shutil
 
 import ml_dtypes
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import tensorstore
 from flax import serialization
@@ -217,6 +218,15 @@ def test_a_damaged_checkpoint_of_orbax_is_told(shared_data, tmp_path, damage):
 SCALE = "target.encoder.encoder_norm.scale"
 
 
+def test_a_checkpoint_of_orbax_is_read_by_a_relative_path(
+  tmp_path, monkeypatch
+):
+  with ocp.PyTreeCheckpointer() as checkpointer:
+    checkpointer.save(tmp_path / "checkpoint_1" / "state", {"target": PARAMS})
+  monkeypatch.chdir(tmp_path)
+  same(t5x_arrays("checkpoint_1"))
+
+
 def test_a_file_of_another_name_is_no_part_of_an_array(tmp_path):
   path = write(tmp_path / "a")
   (tmp_path / "a" / SCALE / "1").rename(tmp_path / "a" / SCALE / "9")
@@ -303,6 +313,20 @@ def test_what_is_written_is_read_bit_for_bit(tmp_path, monkeypatch):
   assert {p.name for p in folder.iterdir()} == {
     *(".zarray", "0.0", "1.0", "2.0")
   }
+
+
+def test_what_is_written_says_what_t5x_asks_for(tmp_path):
+  weights = {name: np.float32(array) for name, array in FLAT.items()}
+  t5x_checkpoint.write_t5x(tmp_path / "checkpoint_0", weights)
+  content = (tmp_path / "checkpoint_0" / "checkpoint").read_bytes()
+  tree = serialization.msgpack_restore(content)
+  assert (tree["version"], tree["optimizer"]["state"]) == (3, {"step": 0})
+  # T5X follows the place that is said; the reader above makes it of the name.
+  spec = tree["optimizer"]["target"]["encoder"]["encoder_norm"]["scale"]
+  there = "target.encoder.encoder_norm.scale/"
+  assert spec["kvstore"] == {"driver": "file", "path": there}
+  assert (spec["driver"], spec["dtype"]) == ("zarr", "float32")
+  assert (tmp_path / "checkpoint_0" / there).is_dir()
 
 
 def test_the_latest_checkpoint_of_a_run_is_found_by_its_number(tmp_path):

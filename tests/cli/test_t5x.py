@@ -7,7 +7,9 @@ import jax
 import numpy as np
 import pytest
 
+from augdistill.checkpoints.flat import named_leaves
 from augdistill.cli import export_checks
+from augdistill.cli.pretrained import source_of, vocab_path
 from augdistill.cli.trained import Trained
 from tests.cli.test_export import NAMES, export, make_run
 from tests.cli.tiny import ok, run, write_tsv
@@ -60,6 +62,48 @@ def test_what_was_exported_is_a_run_with_the_same_parameters(
     for path in (made, exported)
   ]
   assert said[0] == said[1]
+
+
+@pytest.fixture
+def of_t5x(exported, tmp_path):
+  """A run of T5X, as far as its files go."""
+  folder = shutil.copytree(exported, tmp_path / "of_t5x")
+  (folder / "checkpoint_0").rename(folder / "checkpoint_12")
+  shutil.copytree(exported / "checkpoint_0", folder / "checkpoint_3")
+  text = "from __gin__ import dynamic_registration\n\nMETHOD = 'kd+mixup'\n"
+  (folder / "config.gin").write_text(text)
+  return folder
+
+
+def test_a_run_of_t5x_is_exported_with_rows_that_are_given(of_t5x, tmp_path):
+  output = tmp_path / "hf"
+  done = export(of_t5x, "hf", output)
+  assert done.code == 2
+  assert "--data FILE" in done.err
+  assert not output.exists()
+  rows = [(f"my {name} is new", name) for name in NAMES]
+  data = write_tsv(tmp_path / "rows.tsv", rows)
+  done = export(of_t5x, "hf", output, f"--data={data}")
+  assert done.code == 0, done.err
+  assert "not finished" not in done.out
+  report = json.loads((output / "export.json").read_text())
+  assert (report["step"], report["method"]) == (12, "kd+mixup")
+  assert (report["compared"]["rows"], report["compared"]["split"]) == (
+    *(3, "given"),
+  )
+
+
+@pytest.mark.parametrize("config", [True, False])
+def test_a_model_begins_with_a_run_of_t5x(of_t5x, made, config):
+  if not config:  # As an export.
+    (of_t5x / "config.gin").unlink()
+  before = Trained.load(str(made))
+  source = source_of(str(of_t5x))
+  assert source.task == before.served.task
+  assert source.config() == before.served.model
+  assert vocab_path(str(of_t5x)).startswith(str(of_t5x / "vocab"))
+  for name, leaf in named_leaves(before.params):
+    np.testing.assert_array_equal(source.arrays[name].read(), leaf)
 
 
 def test_int8_is_refused(made, tmp_path):

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.linen import partitioning
 
+import augdistill
+
 
 class BaseModel:
   def __init__(self, optimizer_def):
@@ -86,11 +88,15 @@ def apply_grads(
   other_state_variables=None,
 ):
   """Plain gradient descent."""
-  del weight_metrics_computer, other_state_variables
+  del other_state_variables
   metrics["learning_rate"] = clu.metrics.Average.from_model_output(
     jnp.asarray([learning_rate])
   )
   state = train_state.apply_gradient(grad_accum, learning_rate=learning_rate)
+  if weight_metrics_computer is not None:
+    metrics |= weight_metrics_computer.compute_metrics(
+      grad_accum, train_state, state
+    )
   return state, metrics
 
 
@@ -217,3 +223,4 @@ def forget():
   for name in [*sys.modules]:
     if name.startswith("augdistill.t5x_plugin"):
       del sys.modules[name]
+  vars(augdistill).pop("t5x_plugin", None)  # Or `from augdistill` finds it.

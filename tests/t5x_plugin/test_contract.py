@@ -1,5 +1,6 @@
 """What T5X calls, on a stand-in of it: signatures, pytrees and numbers."""
 
+import dataclasses
 import functools
 import importlib
 import inspect
@@ -129,8 +130,39 @@ def test_a_row_without_a_label_says_so():
   lengths = {"inputs": 4, "targets": 3}
   converted = features().TextConverter(pack=False)(data, lengths)
   (made,) = converted.batch(2).as_numpy_iterator()
-  assert not made["has_label"].any()
   assert made["label"].shape == (2, 3)
+  batch = features().as_batch(jax.tree.map(jnp.asarray, made))
+  assert not batch.has_label.any()
+
+
+def test_rows_without_labels_are_trained_on_and_texts_are_kept(
+  plugin, config, tmp_path
+):
+  path = tmp_path / "unlabeled.tsv"
+  path.write_text("sentence\nhow odd\n")
+  more = dataclasses.replace(config, unlabeled=str(path))
+  name = plugin.text_task(more)
+  task = features().seqio.TaskRegistry.get(name)
+  train, test = (
+    [
+      *task.get_dataset(
+        features().lengths(name), split, shuffle=False
+      ).as_numpy_iterator()
+    ]
+    for split in ("train", "test")
+  )
+  assert [len(row["targets"]) for row in train] == [3] * (len(train) - 1) + [0]
+  assert len(train) == task.num_input_examples("train") > 1
+  texts = [row["inputs_pretokenized"].decode() for row in test]
+  assert texts == [text for text, _ in examples(9, first=40)]
+  with pytest.raises(UsageError, match="one Task"):
+    trainer_module()._method(
+      "kd",
+      *(
+        plugin.EncT5Model(plugin.text_task(data), SHAPE)
+        for data in (config, more)
+      ),
+    )
 
 
 def test_packing_is_refused_with_what_to_bind(task):
@@ -201,19 +233,6 @@ def test_the_parameters_are_those_of_the_standalone_network(model):
   assert all(jax.tree.leaves(ranks))
 
 
-def standalone(model, params, batch, method, teacher=None, theirs=None, step=0):
-  call = functools.partial(
-    grads_and_metrics,
-    student=model.network,
-    teacher=teacher and teacher.network,
-    method=build_method(method, TaskKind.CLASSES),
-  )
-  return jax.jit(call)(
-    *(params, theirs, model.data.vocab.lexicon),
-    *(features().as_batch(batch), jax.random.key(7), jnp.int32(step)),
-  )
-
-
 def test_the_loss_is_the_sum_over_rows_of_the_standalone_one(
   model, params, batch
 ):
@@ -222,6 +241,7 @@ def test_the_loss_is_the_sum_over_rows_of_the_standalone_one(
   wanted = -jnp.sum(jax.nn.log_softmax(logits) * batch["label"])
   np.testing.assert_allclose(loss, wanted, rtol=1e-5)
   np.testing.assert_allclose(found["loss"].compute(), wanted / 8, rtol=1e-5)
+  assert set(found) == {"loss", "clean/label"}
   dropped, _ = jax.jit(model.loss_fn)(params, batch, jax.random.key(1))
   assert abs(dropped - loss) > 1e-4
 
@@ -236,19 +256,24 @@ def test_predictions_are_logits(model, params, batch):
 # --- the trainer -------------------------------------------------------------
 
 
-def make_trainer(plugin, model, params, **kwargs):
+def trainer_module():
+  return sys.modules["augdistill.t5x_plugin.trainer"]
+
+
+def make_trainer(plugin, model, params, num_microbatches=None, **kwargs):
+  """A trainer that has done three steps, and whose learning rate grows."""
   return plugin.DistillTrainer(
     model=model,
     train_state=standin.TrainState(
-      jnp.int32(0), jax.tree.map(jnp.array, params)
+      jnp.int32(3), jax.tree.map(jnp.array, params)
     ),
     partitioner=standin.Partitioner(),
     eval_names=[],
     summary_dir=None,
     train_state_axes=None,
     rng=jax.random.key_data(jax.random.key(7)),
-    learning_rate_fn=lambda step: jnp.float32(0.5),
-    num_microbatches=None,
+    learning_rate_fn=lambda step: 0.125 * (step + 1).astype(jnp.float32),
+    num_microbatches=num_microbatches,
     **kwargs,
   )
 
@@ -263,12 +288,23 @@ def test_a_step_is_the_standalone_one_with_the_teacher_beside_the_state(
     plugin,
     model,
     params,
-    method="kd",
+    method="kd(teacher_weight=ramp(0, 1, 6))",
     teacher=teacher,
     teacher_checkpoint=standin.RestoreCheckpointConfig(path=3),
+    teacher_dropout=False,
   )
   theirs = standin.random_params(teacher.get_initial_variables, 3)
-  grads, wanted = standalone(model, params, batch, "kd", teacher, theirs)
+  call = functools.partial(
+    grads_and_metrics,
+    student=model.network,
+    teacher=teacher.network,
+    method=build_method("kd(teacher_weight=ramp(0, 1, 6))", TaskKind.CLASSES),
+    teacher_dropout=False,
+  )
+  grads, wanted = jax.jit(call)(
+    *(params, theirs, model.data.vocab.lexicon),
+    *(features().as_batch(batch), jax.random.key(7), jnp.int32(3)),
+  )
   trainer.compile_train(batch)
   found = trainer.train(iter([batch]), 1)
   mean = wanted["loss"][0] / wanted["loss"][1]
@@ -280,7 +316,7 @@ def test_a_step_is_the_standalone_one_with_the_teacher_beside_the_state(
       now, np.asarray(was) - np.float32(0.5) * grad, rtol=1e-5, atol=1e-6
     )
   trainer.train(iter([batch]), 1)  # The teacher was not given away.
-  assert int(trainer.train_state.step) == 2
+  assert int(trainer.train_state.step) == 5
   # Sharded by the teacher's own axes, and only the state is donated.
   ((given, _, donated),) = trainer._partitioner.calls
   assert jax.tree.structure(given[2]) == jax.tree.structure(
@@ -289,12 +325,43 @@ def test_a_step_is_the_standalone_one_with_the_teacher_beside_the_state(
   assert donated == (0,)
 
 
+@pytest.mark.parametrize(("given", "parts"), [(None, 1), (1, 1), (4, 4)])
+def test_what_t5x_counts_and_measures_reaches_the_step(
+  plugin, model, params, batch, monkeypatch, given, parts
+):
+  told = {}
+
+  def step_of(params, frozen, lexicon, batch, key, step, **what):
+    told.update(what)
+    counted = step.astype(jnp.float32), jnp.float32(1)
+    return jax.tree.map(jnp.zeros_like, params), {"step": counted}
+
+  class Weights:
+    def compute_metrics(self, grads, before, after):
+      return {"moved": jnp.float32(after.step - before.step)}
+
+  monkeypatch.setattr(trainer_module(), "grads_and_metrics", step_of)
+  trainer = make_trainer(
+    *(plugin, model, params, given),
+    method="ft",
+    weight_metrics_computer=Weights(),
+  )
+  found = trainer.train(iter([batch] * 2), 2)
+  assert found["step"].compute() == 4
+  assert found["learning_rate"].total == 0.125 * 5
+  assert found["moved"] == 1
+  assert told["num_microbatches"] == parts
+  assert told["teacher_dropout"]
+
+
 @pytest.mark.parametrize(
   ("method", "what"),
   [
     ("kd", "TEACHER_MODEL"),
     ("ft+alternate(fmix, mixup)", "augdistill distill"),
+    ("best", r"kd\+tinybert.*project=false"),
     ("ft+nothing_of_this_name", "no view or term"),
+    ("ft+knn(k=99999)", "knn"),
   ],
 )
 def test_a_method_that_does_not_fit_is_refused(
@@ -333,11 +400,11 @@ def test_without_t5x_the_error_says_how_to_get_it(monkeypatch):
 # --- the gin files -----------------------------------------------------------
 
 CONFIGS = pathlib.Path(augdistill.__file__).parents[1] / "configs" / "t5x"
-BINDING = re.compile(r"(?:\w+/)?(\w+)\.(\w+)\.(\w+) =.*")
+BINDING = re.compile(r"(?:(\w+)/)?(\w+)\.(\w+)\.(\w+) =.*")
 
 
 def bindings(text):
-  """(module, name, parameter) of each binding, and of blocks of them."""
+  """(scope, module, name, parameter) of bindings, and of blocks of them."""
   block = ""
   for line in text.splitlines():
     if found := re.fullmatch(r"((?:\w+/)?\w+\.\w+):", line):
@@ -354,7 +421,7 @@ def bindings(text):
 )
 def test_what_a_gin_file_binds_is_there(plugin, path):
   ours = {"t5x_plugin": plugin, "sizes": sizes, "load": load}
-  for module, name, parameter in bindings(path.read_text()):
+  for _, module, name, parameter in bindings(path.read_text()):
     if module in ours:
       called = inspect.signature(getattr(ours[module], name)).parameters
       # What T5X's trainer takes passes through.
@@ -364,6 +431,20 @@ def test_what_a_gin_file_binds_is_there(plugin, path):
       assert parameter in called or passed, (module, name, parameter)
 
 
+def test_what_t5_1_1_binds_for_a_student_is_bound_anew_for_its_teacher():
+  # Or its teacher would be restored without its head.
+  student, teacher = (
+    {
+      binding[1:]
+      for binding in bindings((CONFIGS / name).read_text())
+      if binding[0] == scope
+    }
+    for name, scope in (("from_t5_1_1.gin", None), ("distill.gin", "teacher"))
+  )
+  assert student
+  assert student <= teacher
+
+
 def test_bindings_are_found():
   text = "a.B.c = 1\ns/a.B:\n  d = 2\n\nE = 3\n"
-  assert [*bindings(text)] == [("a", "B", "c"), ("a", "B", "d")]
+  assert [*bindings(text)] == [(None, "a", "B", "c"), ("s", "a", "B", "d")]

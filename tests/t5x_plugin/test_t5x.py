@@ -16,6 +16,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from augdistill.checkpoints.t5x_checkpoint import latest_t5x, t5x_arrays
@@ -221,13 +222,16 @@ def test_the_stand_in_has_the_signatures_of_t5x():
           ), (what, one)
 
 
-def test_a_step_has_the_loss_of_the_standalone_trainer(folder, monkeypatch):
+@pytest.mark.parametrize(("mesh_shape", "parts"), [((1, 2), None), ((2, 1), 2)])
+def test_a_step_has_loss_and_gradients_of_the_standalone_trainer(
+  folder, monkeypatch, mesh_shape, parts
+):
   from augdistill.data.load import DataConfig
   from augdistill.models.enct5 import EncT5Config
 
   monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
   with real():
-    from t5x import adafactor, partitioning, utils
+    from t5x import optimizers, partitioning, utils
 
     from augdistill import t5x_plugin
     from augdistill.data import features
@@ -244,7 +248,7 @@ def test_a_step_has_the_loss_of_the_standalone_trainer(folder, monkeypatch):
     )
     student = t5x_plugin.EncT5Model(
       *(task, functools.partial(shape, num_layers=1)),
-      adafactor.Adafactor(decay_rate=0.8, step_offset=0),
+      optimizers.OptaxWrapper(optax.sgd(1.0)),  # It takes the gradient off.
     )
     teacher = t5x_plugin.EncT5Model(
       task, functools.partial(shape, num_layers=2)
@@ -254,14 +258,15 @@ def test_a_step_has_the_loss_of_the_standalone_trainer(folder, monkeypatch):
     converter = student.FEATURE_CONVERTER_CLS(pack=False)
     batch = next(converter(rows, lengths).batch(8).as_numpy_iterator())
     # T5X cuts parameters over all devices of a CPU, and there are two heads.
-    devices = np.array(jax.devices()[:2]).reshape(1, 2)
+    devices = np.array(jax.devices()[:2]).reshape(mesh_shape)
     mesh = jax.sharding.Mesh(devices, ("data", "model"))
     monkeypatch.setattr(partitioning, "default_mesh", lambda *_: mesh)
     partitioner = partitioning.PjitPartitioner(num_partitions=1)
     first = utils.TrainStateInitializer(
       student.optimizer_def, student.get_initial_variables, {}, partitioner
     )
-    state = first.from_scratch(jax.random.PRNGKey(3))
+    state = first.from_scratch(jax.random.PRNGKey(3)).replace_step(3)
+    params = jax.device_get(state.params)
     theirs = teacher.network.init(jax.random.key(5))
     monkeypatch.setattr(
       sys.modules["augdistill.t5x_plugin.trainer"],
@@ -273,7 +278,7 @@ def test_a_step_has_the_loss_of_the_standalone_trainer(folder, monkeypatch):
       *(state, partitioner, [], str(folder / "summary")),
       *(first.train_state_axes, jax.random.PRNGKey(7)),
       learning_rate_fn=lambda step: jnp.float32(1e-3),
-      num_microbatches=None,
+      num_microbatches=parts,
       method=BOTH,
       teacher=teacher,
     )
@@ -282,19 +287,23 @@ def test_a_step_has_the_loss_of_the_standalone_trainer(folder, monkeypatch):
       student=student.network,
       teacher=teacher.network,
       method=build_method(BOTH, TaskKind.CLASSES),
+      num_microbatches=parts or 1,
     )
-    _, wanted = jax.jit(step)(
-      *(state.params, theirs, student.data.vocab.lexicon),
+    grads, wanted = jax.jit(step)(
+      *(params, theirs, student.data.vocab.lexicon),
       features.as_batch(jax.tree.map(jnp.asarray, batch)),
-      *(jax.random.key(7), jnp.int32(0)),
+      *(jax.random.key(7), jnp.int32(3)),
     )
     with trainer:
-      found = trainer.train(iter([batch]), 1, start_step=0).result()
+      found = trainer.train(iter([batch]), 1, start_step=3).result()
     for name, (total, weight) in wanted.items():
       np.testing.assert_allclose(
         found[name].value, total / weight, rtol=1e-5, err_msg=name
       )
     assert {"augpro_mix/kl", "augpro_fgsm/kl", "clean/label"} < set(wanted)
+    arrays = jax.device_get((params, grads, trainer.train_state.params))
+    for was, grad, now in zip(*map(jax.tree.leaves, arrays), strict=True):
+      np.testing.assert_allclose(was - now, grad, rtol=1e-4, atol=1e-5)
 
 
 # --- the binaries ------------------------------------------------------------
