@@ -9,7 +9,7 @@ import traceback
 import types
 from collections.abc import Sequence
 
-from augdistill.cli import stopping, together
+from augdistill.cli import compilation, stopping, together
 from augdistill.errors import AugdistillError, UsageError, suggest
 
 COMMANDS = {
@@ -118,6 +118,7 @@ def _run_command(name: str, argv: list[str]) -> int:
     print(_parser(name).format_help(), end="")
     return 0
   args = parse(argv)
+  compilation.keep_programs()
   together.join(args)
   with together.quiet():
     return _command(name).run(args) or 0
