@@ -11,6 +11,8 @@ README = pathlib.Path(__file__).with_name("README.md")
 # in launch/constraints.txt.
 INSTALL_REQUIRES = [
   "etils[epath]>=1.12,<2",
+  # JAX bounds its cache of programs with it, and does not say so.
+  "filelock>=3.16,<5",
   "flax>=0.12,<0.13",
   "gin-config>=0.5,<0.6",
   "huggingface_hub>=1,<3",

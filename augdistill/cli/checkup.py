@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import scipy.stats
 
 from augdistill.cli import fit
 from augdistill.cli.parts import Experiment
@@ -53,7 +52,9 @@ def judge_teacher(experiment: Experiment) -> Finding | None:
   # Each output against its own labels: some names are given more often.
   x, y = logits - logits.mean(axis=0), rows.label - rows.label.mean(axis=0)
   if np.any(x) and np.any(y):
-    correlation, chance = scipy.stats.pearsonr(x.ravel(), y.ravel())
+    from scipy import stats  # The longest import of all.
+
+    correlation, chance = stats.pearsonr(x.ravel(), y.ravel())
   return diagnosis.judge_values(float(correlation), float(chance), len(rows))
 
 

@@ -12,6 +12,7 @@ all there are, and what `best` stands for.
 import argparse
 import dataclasses
 import os
+import time
 
 from augdistill.cli import flags
 
@@ -92,9 +93,10 @@ def run(args: argparse.Namespace) -> None:
 
   run_config, text = configure(args)
   output = RunDirectory(args.output_dir, args.wandb)
-  finished = experiment.check_directory(output, text)
+  finished, call = experiment.check_directory(output, text), args.call
   if makes_teacher(args) and finished is None:
     _finetune_teacher(args, run_config)
+    call = call._replace(began=time.perf_counter())
 
   def before(made):
     if not args.force:
@@ -102,9 +104,7 @@ def run(args: argparse.Namespace) -> None:
     if args.profile:
       profiling.profile(made, output.path)
 
-  results = experiment.run_experiment(
-    run_config, text, output, args.argv, before
-  )
+  results = experiment.run_experiment(run_config, text, output, call, before)
   screens.show_results(args.output_dir, results)
 
 
@@ -148,7 +148,7 @@ def _finetune_teacher(args: argparse.Namespace, student) -> None:
   what = args.teacher_model or args.teacher_init
   print(f"fine-tuning the teacher, {what}, into {args.teacher}")
   experiment.run_experiment(
-    run_config, text, RunDirectory(args.teacher), args.argv
+    run_config, text, RunDirectory(args.teacher), args.call
   )
 
 

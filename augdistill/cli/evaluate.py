@@ -22,10 +22,9 @@ def run(args: argparse.Namespace) -> None:
   import jax
 
   from augdistill.cli.trained import Trained
-  from augdistill.data.batches import eval_batches
   from augdistill.data.load import DataConfig, load_data
   from augdistill.evaluation import metrics
-  from augdistill.evaluation.predict import predict
+  from augdistill.evaluation.predict import predict_split
 
   trained = Trained.load(args.run)
   task = trained.served.task
@@ -42,6 +41,6 @@ def run(args: argparse.Namespace) -> None:
     )
   )
   params = jax.device_put(trained.params)
-  logits = predict(trained.network, params, eval_batches(data.test, 256))
+  logits = predict_split(trained.network, params, data.test, 256)
   values = metrics.compute(task, logits, data.test.label, data.test.has_label)
   print(json.dumps({"examples": len(data.test), "metrics": values}))

@@ -14,6 +14,7 @@ from typing import Any
 
 from augdistill.checkpoints.store import Store
 from augdistill.cli import fit, scoring
+from augdistill.cli.called import Call
 from augdistill.cli.config import RunConfig
 from augdistill.cli.parts import Experiment, prepare
 from augdistill.data.load import Data
@@ -59,7 +60,7 @@ def run_experiment(
   config: RunConfig,
   text: str,
   run: RunDirectory,
-  argv: Sequence[str],
+  call: Call,
   before: Callable[[Experiment], None] | None = None,
 ) -> dict[str, Any]:
   """`run_job`, for the job of a `RunConfig`; arguments as there.
@@ -76,11 +77,11 @@ def run_experiment(
       before(experiment)
     return _job(experiment)
 
-  return run_job(make, text, run, argv)
+  return run_job(make, text, run, call)
 
 
 def run_job(
-  make: Callable[[], Job], text: str, run: RunDirectory, argv: Sequence[str]
+  make: Callable[[], Job], text: str, run: RunDirectory, call: Call
 ) -> dict[str, Any]:
   """Runs, or resumes, a job.
 
@@ -88,7 +89,7 @@ def run_job(
     make: makes its parts, and writes nothing but the data cache.
     text: its configuration as gin text, which says whose directory it is.
     run: where it goes.
-    argv: the command, to be written down.
+    call: the command, to be written down.
 
   Returns:
     What came out, as in `results.json`.
@@ -106,7 +107,7 @@ def run_job(
     print(f"{run.where} is finished already")
     return finished
   job = make()
-  _claim(job, text, run, argv)
+  _claim(job, text, run, call.argv)
   with Store(
     run.checkpoints,
     keep=job.keep,
@@ -115,7 +116,7 @@ def run_job(
   ) as store:
     fresh = not store.steps()
     try:
-      seconds = fit.fit(job.training, run, store)
+      seconds = fit.fit(job.training, run, store, call.began)
     except BaseException:
       store.wait()
       if fresh and not store.steps():  # Nothing that could be lost is there.

@@ -12,12 +12,12 @@ import jax
 import numpy as np
 
 from augdistill.checkpoints import exported
-from augdistill.data.batches import batch_length, eval_batches, make_batch
+from augdistill.data.batches import batch_length, make_batch
 from augdistill.data.dataset import Examples
 from augdistill.errors import RunError
 from augdistill.evaluation.latency import latency
 from augdistill.evaluation.metrics import compute
-from augdistill.evaluation.predict import agreement, logits_of, predict
+from augdistill.evaluation.predict import agreement, logits_of, predict_split
 from augdistill.types import Network, Params, Task
 
 TOLERANCE = 1e-4  # of a logit, in float32
@@ -28,8 +28,7 @@ _BATCH_SIZES = (1, 32)
 def logits(network: Network, params: Params, rows: Examples) -> np.ndarray:
   """What a network says of all rows, f32[N, C]."""
   size = min(256, -(-len(rows) // 16) * 16)
-  batches = eval_batches(rows, size)
-  return predict(network, jax.device_put(params), batches)
+  return predict_split(network, jax.device_put(params), rows, size)
 
 
 def compare(

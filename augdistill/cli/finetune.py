@@ -33,5 +33,5 @@ def run(args: argparse.Namespace) -> None:
 
   run_config, text = config.resolve("runs/finetune.gin", args)
   output = RunDirectory(args.output_dir, args.wandb)
-  results = experiment.run_experiment(run_config, text, output, args.argv)
+  results = experiment.run_experiment(run_config, text, output, args.call)
   screens.show_results(args.output_dir, results)

@@ -56,13 +56,14 @@ class Training:
   sample: Callable[[int, Params], list[dict[str, Any]]] | None = None
 
 
-def fit(what: Training, run: RunDirectory, store: Store) -> float:
+def fit(what: Training, run: RunDirectory, store: Store, began: float) -> float:
   """Takes all steps, from the newest checkpoint on.
 
   Args:
     what: the run's steps.
     run: its directory, for metrics.
     store: its checkpoints.
+    began: when it was asked for, by `time.perf_counter`.
 
   Returns:
     The seconds spent in steps, over all starts.
@@ -77,7 +78,7 @@ def fit(what: Training, run: RunDirectory, store: Store) -> float:
     state = store.restore(state)
     print(f"resuming {run.where} at step {int(state.step)}")
   start = int(state.step)
-  clock = Stopwatch(run.train_seconds(before=start))
+  clock = Stopwatch(run.train_seconds(before=start), began)
   if start >= what.num_steps:
     return clock.seconds()
   with (
@@ -85,6 +86,11 @@ def fit(what: Training, run: RunDirectory, store: Store) -> float:
     Progress(start, what.num_steps, what.name) as progress,
     preemption.watch(start) as asked_to_stop,
   ):
+
+    def say_first(step, state, metrics):
+      del state, metrics
+      if step == start + 1:
+        progress.first(step, clock.startup_seconds, clock.startup_compiling)
 
     def report(step, means):
       writer.write(step, means)
@@ -103,6 +109,7 @@ def fit(what: Training, run: RunDirectory, store: Store) -> float:
       what.batch_at,
       what.num_steps,
       [
+        say_first,
         loop.average_metrics(report, what.log_period, what.num_steps),
         loop.every(period, what.num_steps, _shower(what.sample, writer, clock)),
         loop.every(period, what.num_steps, score_and_save),
@@ -135,24 +142,32 @@ def _savers(
   def save(step, state, metrics):
     del metrics
     check(step, state)
-    writer.write(step, {"train_seconds": clock.seconds()})
+    writer.write(step, _seconds(clock))
     keep(step, state)
 
   def score_and_save(step, state, metrics):
     if score is None:
       return save(step, state, metrics)
     check(step, state)
-    seconds = clock.seconds()
+    seconds = _seconds(clock)
     with clock.paused():
       values = score(state.params)
       named = {f"validation/{name}": value for name, value in values.items()}
-      writer.write(step, named | {"train_seconds": seconds})
+      writer.write(step, named | seconds)
       first = next(iter(values))
       progress.note(step, {f"validation {first}": values[first]})
       keep(step, state, values)
     return None
 
   return save, score_and_save
+
+
+def _seconds(clock: Stopwatch) -> dict[str, float]:
+  """Of all starts in steps, and of this one up to its first step."""
+  return {
+    "train_seconds": clock.seconds(),
+    "startup_seconds": clock.startup_seconds,
+  }
 
 
 def _shower(
@@ -230,7 +245,11 @@ def first_state(experiment: Experiment) -> TrainState:
   state = initial_state(student, config.optimizer, config.seed, devices)
   # No optimizer's first state depends on the parameters' values. Every step
   # gives its state away, so it must not share arrays with a teacher.
-  params = jax.tree.map(jnp.copy, experiment.begin(state.params))
+  params = jax.tree.map(
+    lambda own, first: own if first is own else jnp.copy(first),
+    state.params,
+    experiment.begin(state.params),
+  )
   params = place_params(student, params, devices)
   return state._replace(params=params)
 

@@ -1,11 +1,12 @@
 """Other texts of a run's training rows: read from a file, or made."""
 
 from augdistill.augment.grammar import Call, parse
+from augdistill.cache_dir import default_cache_dir
 from augdistill.cli.config import RunConfig
 from augdistill.cli.pretrained import Pretrained
 from augdistill.cli.rewriting import cached_rewrites
 from augdistill.data.dataset import Examples
-from augdistill.data.load import Data, default_cache_dir
+from augdistill.data.load import Data
 from augdistill.data.rewrites import Rewrites, join_rewrites, read_rewrites
 from augdistill.errors import UsageError
 

@@ -5,11 +5,13 @@ import errno
 import importlib
 import os
 import sys
+import time
 import traceback
 import types
 from collections.abc import Sequence
 
-from augdistill.cli import stopping, together
+from augdistill.cli import compilation, stopping, together
+from augdistill.cli.called import Call
 from augdistill.errors import AugdistillError, UsageError, suggest
 
 COMMANDS = {
@@ -118,6 +120,7 @@ def _run_command(name: str, argv: list[str]) -> int:
     print(_parser(name).format_help(), end="")
     return 0
   args = parse(argv)
+  compilation.keep_programs()
   together.join(args)
   with together.quiet():
     return _command(name).run(args) or 0
@@ -130,15 +133,16 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     argv: the name of a command that there is, and its arguments.
 
   Returns:
-    The flags, with `gin_bindings` and `argv`.
+    The flags, with `gin_bindings` and `call`.
 
   Raises:
     UsageError: if there is no such flag, or a value is wrong.
   """
+  began = time.perf_counter()
   parser = _parser(argv[0])
   args, rest = parser.parse_known_args(argv[1:])
   args.gin_bindings = _gin_bindings(parser, rest, hasattr(args, "gin_file"))
-  args.argv = together.without_flags(argv)
+  args.call = Call(together.without_flags(argv), began)
   return args
 
 

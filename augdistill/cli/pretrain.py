@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     functools.partial(pretraining.prepare, config),
     text,
     RunDirectory(args.output_dir, args.wandb),
-    args.argv,
+    args.call,
   )
   screens.show_results(
     args.output_dir,

@@ -8,10 +8,9 @@ import numpy as np
 from augdistill.cli.parts import Experiment
 from augdistill.cli.placing import place_params
 from augdistill.cli.trained import count
-from augdistill.data.batches import eval_batches
 from augdistill.data.dataset import Examples
 from augdistill.evaluation.metrics import compute
-from augdistill.evaluation.predict import agreement, predict
+from augdistill.evaluation.predict import agreement, predict_split
 from augdistill.evaluation.predictions import write_predictions
 from augdistill.models.networks import network
 from augdistill.models.projected import without_projections
@@ -29,11 +28,13 @@ def score(
   """A network's logits and metrics on a split; its parameters are placed."""
   devices = experiment.mesh
   size = mesh.round_up_rows(experiment.config.eval_batch_size, devices)
-  logits = predict(
+  logits = predict_split(
     network,
     params,
-    eval_batches(examples, size, host=mesh.shares_here(devices)),
-    functools.partial(mesh.place_batch, mesh=devices),
+    examples,
+    size,
+    host=mesh.shares_here(devices),
+    place=functools.partial(mesh.place_batch, mesh=devices),
   )
   task = experiment.data.task
   return logits, compute(task, logits, examples.label, examples.has_label)

@@ -20,10 +20,18 @@ class Stopwatch:
 
   Args:
     before: seconds of earlier processes.
+    began: when the run was asked for, by `time.perf_counter`.
+
+  Attributes:
+    startup_seconds: from then to the end of this process's first step; 0
+      before it.
+    startup_compiling: those of them in which that step was compiled, or read
+      from the cache of programs.
   """
 
-  def __init__(self, before: float):
-    self._before, self._idle = before, 0.0
+  def __init__(self, before: float, began: float):
+    self._before, self._began, self._idle = before, began, 0.0
+    self.startup_seconds = self.startup_compiling = 0.0
     self._steps, self._compiling = 0, 0
     self._start: float | None = None
 
@@ -34,9 +42,9 @@ class Stopwatch:
       compiled = []
 
       def listen(event, seconds, **kwargs):
-        del seconds, kwargs
+        del kwargs
         if event == _COMPILED:
-          compiled.append(event)
+          compiled.append(seconds)
 
       begin = time.perf_counter()
       monitoring.register_event_duration_secs_listener(listen)
@@ -47,16 +55,18 @@ class Stopwatch:
       self._steps += 1
       if compiled or self._start is None:
         jax.block_until_ready(result)
-        self._leave_out(begin, time.perf_counter())
+        self._leave_out(begin, time.perf_counter(), sum(compiled, 0.0))
       return result
 
     return step
 
-  def _leave_out(self, begin: float, end: float) -> None:
-    """Does not count the step between these times, which compiled."""
+  def _leave_out(self, begin: float, end: float, compiling: float) -> None:
+    """Does not count the step between these times, which compiled so long."""
     self._compiling += 1
     if self._start is None:
       self._start = end
+      self.startup_seconds = end - self._began
+      self.startup_compiling = compiling
     else:
       self._idle += end - begin
 

@@ -21,13 +21,9 @@ import seqio
 import tensorflow as tf
 from jaxtyping import Array
 
+from augdistill.cache_dir import default_cache_dir
 from augdistill.data.dataset import Examples, concat
-from augdistill.data.load import (
-  Data,
-  DataConfig,
-  default_cache_dir,
-  load_data,
-)
+from augdistill.data.load import Data, DataConfig, load_data
 from augdistill.data.vocabulary import PAD_ID
 from augdistill.errors import UsageError
 from augdistill.types import Batch, Task, TaskKind

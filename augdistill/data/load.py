@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from augdistill.cache_dir import default_cache_dir
 from augdistill.data import tasks
 from augdistill.data.dataset import (
   Examples,
@@ -198,12 +199,6 @@ def task_texts(
   if "train" not in tables:
     raise UsageError(f"task '{name}' must have training texts.")
   return tables["train"].texts
-
-
-def default_cache_dir() -> str:
-  """$XDG_CACHE_HOME/augdistill, or ~/.cache/augdistill."""
-  cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-  return os.path.join(cache, "augdistill")
 
 
 def _read_tables(

@@ -92,11 +92,11 @@ def evaluation_rows(
 
   Returns:
     ceil(N / B) pairs (rows i64[B], weight f32[B]). The last batch is filled
-    up with row 0 at weight 0.
+    up with its first row at weight 0.
   """
   batches = []
   for first in range(0, num_examples, batch_size):
     rows = np.arange(first, first + batch_size)
     real = rows < num_examples
-    batches.append((np.where(real, rows, 0), real.astype(np.float32)))
+    batches.append((np.where(real, rows, first), real.astype(np.float32)))
   return batches

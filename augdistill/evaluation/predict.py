@@ -8,6 +8,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Float
 
+from augdistill.data.batches import ALL, Shares, eval_batches
+from augdistill.data.dataset import Examples, take
 from augdistill.evaluation.metrics import pearson
 from augdistill.evaluation.outputs import decide
 from augdistill.types import Batch, Inputs, Network, Params, Task, TaskKind
@@ -33,12 +35,11 @@ def predict(
   Args:
     network: the model; the same object each time, or it compiles anew.
     params: its parameters, wherever they are.
-    batches: every row once, in the data set's order; rows of weight 0 are
-      padding and are dropped.
+    batches: every row once; rows of weight 0 are padding and are dropped.
     place: puts a batch of NumPy arrays on the devices, for more than one.
 
   Returns:
-    f32[N, C] logits, or values, in the data set's order.
+    f32[N, C] logits, or values, in the order of the batches.
   """
   rows = []
   for batch in map(place, batches):
@@ -47,6 +48,39 @@ def predict(
   return np.concatenate(
     [np.zeros((0, network.num_outputs), np.float32), *parts]
   ).astype(np.float32)
+
+
+def predict_split(
+  network: Network,
+  params: Params,
+  examples: Examples,
+  batch_size: int,
+  *,
+  host: Shares = ALL,
+  place: Callable[[Batch], Batch] = lambda batch: batch,
+) -> Float[np.ndarray, "N C"]:
+  """Runs a network over a split, rows of about one length together.
+
+  Every padded position costs as much as a real one. The longest rows come
+  first: the last batch, which is filled up, is then one of short rows.
+
+  Args:
+    network: as of `predict`; so are `params` and `place`.
+    params: its parameters.
+    examples: the split.
+    batch_size: B, over all hosts.
+    host: the equal shares of every batch that this host makes.
+    place: for more than one device.
+
+  Returns:
+    f32[N, C] logits, or values, in the data set's order.
+  """
+  order = np.argsort(-examples.lengths, kind="stable")
+  batches = eval_batches(take(examples, order), batch_size, host=host)
+  found = predict(network, params, batches, place)
+  logits = np.empty_like(found)
+  logits[order] = found
+  return logits
 
 
 def agreement(

@@ -12,8 +12,6 @@ References:
 from typing import NamedTuple
 
 import numpy as np
-import scipy.optimize
-import scipy.stats
 from jaxtyping import Float, Int
 
 # Chance that a judgement below is wrong where there is nothing to be found.
@@ -98,7 +96,9 @@ def _best_order(
   np.add.at(confusion, (said, true), 1.0)
   # Among equally good orders, the one that moves the fewest classes.
   confusion += 0.5 / classes * np.eye(classes)
-  _, order = scipy.optimize.linear_sum_assignment(confusion, maximize=True)
+  from scipy import optimize  # Here, since it takes long to import.
+
+  _, order = optimize.linear_sum_assignment(confusion, maximize=True)
   return order
 
 
@@ -106,5 +106,7 @@ def _beyond_luck(hits: int, draws: int, chance: float) -> bool:
   """Whether so many hits are more than chance gives, but for one in 1,000."""
   if not draws or chance >= 1:
     return False
-  test = scipy.stats.binomtest(hits, draws, chance, alternative="greater")
-  return bool(test.pvalue < _ALPHA)
+  from scipy import special
+
+  # P(X >= hits) of a binomial distribution.
+  return bool(special.bdtrc(hits - 1, draws, chance) < _ALPHA)

@@ -10,8 +10,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import tensorboardX
-
 from augdistill import atomic
 from augdistill.errors import UsageError
 from augdistill.reports.rendering import markdown_table
@@ -45,6 +43,8 @@ class TensorBoard:
   """
 
   def __init__(self, path: str | os.PathLike, start: int):
+    import tensorboardX  # Where nothing is trained it is not needed.
+
     self._events = tensorboardX.SummaryWriter(
       str(path), purge_step=start + 1, filename_suffix=f".{start}"
     )

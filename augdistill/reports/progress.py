@@ -66,6 +66,13 @@ class Progress:
       self._last_line = now
       self._print(f"{self._name}: step {step}/{self._num_steps}, {status}")
 
+  def first(self, step: int, seconds: float, compiling: float) -> None:
+    """Says how long the first step took to come, and its compilation of it."""
+    self._print(
+      f"{self._name}: step {step}: the first, after {seconds:.1f} s, of which "
+      f"{compiling:.1f} s compiling"
+    )
+
   def note(self, step: int, values: Mapping[str, float]) -> None:
     """Prints scores of a step on a line of its own."""
     numbers = ", ".join(f"{k} {v:.4f}" for k, v in values.items())

@@ -5,6 +5,7 @@ import ast
 import dataclasses
 import pathlib
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
@@ -449,7 +450,7 @@ def test_the_batches_of_a_run_are_those_of_its_seed(
     made = parts.prepare(resolve(**given)[0])
     run = RunDirectory(tmp_path / str(seed))
     with Store(run.checkpoints) as store:
-      fit.fit(fit.training(made), run, store)
+      fit.fit(fit.training(made), run, store, time.perf_counter())
     batch_at = train_batches(made.train, 16, seed)
     expected = [batch_at(i).example_id for i in range(3)]
     np.testing.assert_array_equal(seen[-1], expected)

@@ -137,6 +137,9 @@ def test_metrics_of_every_step_and_score_are_written(student):
   assert [row["step"] for row in scored] == [2, 4]
   seconds = [row["train_seconds"] for row in scored]
   assert 0 < seconds[0] < seconds[1]
+  # Of a start there is one first step.
+  first, second = (row["startup_seconds"] for row in scored)
+  assert first == second > 0
 
 
 def test_the_best_checkpoint_is_the_one_that_is_scored(student):
@@ -273,6 +276,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
   for rows in (ours, theirs):
     for row in rows:
       row.pop("train_seconds", None)
+      row.pop("startup_seconds", None)
   assert ours == theirs
   timeless = ("train_seconds", "seconds_per_1000_steps", "examples_per_second")
   ours, theirs = results(copy), results(student)

@@ -172,11 +172,12 @@ def test_seconds_are_those_of_steps_over_all_starts(monkeypatch):
     now[0] += seconds
     return seconds
 
-  clock = stopwatch.Stopwatch(before=10.0)
+  clock = stopwatch.Stopwatch(before=10.0, began=-5.0)
   timed = clock.timed(step)
   assert clock.seconds() == 10.0
   timed(99.0)  # compiles: counted as an average later step
   assert clock.seconds() == 10.0
+  assert clock.startup_seconds == 5.0 + 99.0
   timed(2.0)
   with clock.paused():
     now[0] += 50.0
@@ -193,15 +194,19 @@ def test_a_later_step_that_compiles_counts_as_an_average_one(monkeypatch):
     now[0] += seconds
     return compiled(x)
 
-  clock = stopwatch.Stopwatch(before=0.0)
+  clock = stopwatch.Stopwatch(before=0.0, began=0.0)
   timed = clock.timed(step)
   short, long = np.zeros(2, np.float32), np.zeros(3, np.float32)
   timed(short, 70.0)
+  assert clock.startup_seconds == 70.0
+  first = clock.startup_compiling
+  assert first > 0
   timed(short, 2.0)
   timed(long, 80.0)  # another shape
   timed(long, 4.0)
   timed(short, 3.0)
   assert clock.seconds() == 2.0 + 4.0 + 3.0 + 2 * 3.0
+  assert (clock.startup_seconds, clock.startup_compiling) == (70.0, first)
 
 
 # --- killed, in a process of its own -----------------------------------------
@@ -296,8 +301,10 @@ def test_a_terminal_shows_how_far_a_run_is_and_nothing_of_any_library(
   assert re.search(r"[0-9.]+ steps/s, 0:0[0-9] left", text)
   lines = {line.strip() for line in re.split(r"[\r\n]+", text)} - {""}
   notes = {line for line in lines if line.startswith(f"{METHOD}: step ")}
-  assert len(notes) == STEPS // 5
-  assert all("validation accuracy" in note for note in notes)
+  (first,) = (note for note in notes if "the first, after" in note)
+  assert first.startswith(f"{METHOD}: step 1: ")
+  assert len(notes - {first}) == STEPS // 5
+  assert all("validation accuracy" in note for note in notes - {first})
   assert all(
     re.match(rf"{re.escape(METHOD)} \S+ *\d+/", x) for x in lines - notes
   )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from augdistill.data.dataset import Examples
 from augdistill.evaluation import predict
 from augdistill.evaluation.predictions import write_predictions
 from augdistill.types import Batch, Network, Outputs, Task, TaskKind
@@ -68,6 +69,29 @@ def test_every_row_is_predicted_once_and_in_order(batch_size):
   expected = (table[tokens] * (tokens > 0)[..., None]).sum(axis=1)
   assert logits.dtype == np.float32
   np.testing.assert_allclose(logits, expected, rtol=1e-5)
+
+
+def test_rows_of_a_split_are_predicted_with_those_of_their_length():
+  rng = np.random.default_rng(0)
+  lengths = rng.permutation([60] * 3 + [20] * 13 + [9] * 7)
+  rows = [rng.integers(1, 10, size) for size in lengths]
+  examples = Examples(
+    tokens=np.concatenate(rows).astype(np.int32),
+    offsets=np.cumsum([0, *lengths]),
+    label=np.zeros((23, 2), np.float32),
+    has_label=np.zeros(23, bool),
+    example_id=np.arange(23, dtype=np.int32),
+    read_texts=list,
+  )
+  network, traced = make_network()
+  params = network.init(jax.random.key(0))
+  logits = predict.predict_split(network, params, examples, 8)
+  table = np.asarray(params["table"], np.float64)
+  expected = [table[row].sum(axis=0) for row in rows]
+  assert logits.dtype == np.float32
+  np.testing.assert_allclose(logits, expected, rtol=1e-5)
+  # The row that fills the last batch is no longer than the others there.
+  assert traced == [(1, 8, 64), (1, 8, 24), (1, 8, 16)]
 
 
 def test_a_network_is_compiled_once():

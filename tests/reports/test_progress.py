@@ -36,6 +36,15 @@ def test_lines_tell_step_loss_speed_and_time_left(clock):
   ]
 
 
+def test_a_line_tells_how_long_the_first_step_took_to_come(clock):
+  console = lines_console()
+  with Progress(40, 1000, "kd", 15.0, console) as progress:
+    progress.first(41, 6.14, 4.0)
+  assert console.file.getvalue() == (
+    "kd: step 41: the first, after 6.1 s, of which 4.0 s compiling\n"
+  )
+
+
 def test_lines_are_rare_but_the_last_step_is_shown(clock):
   console = lines_console()
   with Progress(500, 1000, "kd", 15.0, console) as progress:
