@@ -6,13 +6,18 @@ Eight fake CPU devices, so that sharding is tested wherever the tests run.
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = (
-  os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Most of a test's time is compilation; what is compiled hardly runs. Processes
-# that tests start inherit it: their bits are compared.
+# Most of a test's time is compilation; what is compiled hardly runs. The older
+# emitters of fused loops compile in half the time. Processes that tests start
+# inherit both: their bits are compared.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
+os.environ["XLA_FLAGS"] = " ".join(
+  (
+    os.environ.get("XLA_FLAGS", ""),
+    "--xla_force_host_platform_device_count=8",
+    "--xla_cpu_use_fusion_emitters=false",
+  )
+)
 
 from jaxtyping import install_import_hook
 

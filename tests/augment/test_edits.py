@@ -124,7 +124,7 @@ def test_a_row_gets_one_operation_at_random_among_those_asked_for():
   assert shares("insert.swap") == {"insert": half, "swap": half}
 
 
-@pytest.mark.parametrize("rate", [0.05, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("rate", [0.05, 0.25, 1.0])
 def test_a_synonym_is_a_near_word_in_the_same_place(rate):
   view, tokens, mask = edited(rate, "synonym")
   np.testing.assert_array_equal(mask, BATCH.mask)
@@ -140,7 +140,7 @@ def stats_of(view):
   return {name: tuple(map(float, pair)) for name, pair in view.stats.items()}
 
 
-@pytest.mark.parametrize("rate", [0.05, 0.25, 0.5])
+@pytest.mark.parametrize("rate", [0.05, 0.25])
 def test_an_insertion_is_a_near_word_anywhere_in_a_segment(rate):
   view, tokens, mask = edited(rate, "insert")
   wanted = times(rate, COUNT)
@@ -202,7 +202,7 @@ def test_insertions_without_room_are_left_out_and_counted():
   assert stats_of(view) == {"insert": (3, 66), "no_room": (2 + 3 + 4, 12)}
 
 
-@pytest.mark.parametrize("rate", [0.05, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("rate", [0.05, 0.25, 1.0])
 def test_swaps_are_of_pairs_of_words_of_one_segment(rate):
   view, tokens, mask = edited(rate, "swap")
   np.testing.assert_array_equal(mask, BATCH.mask)
@@ -242,7 +242,7 @@ def test_the_pairs_of_a_long_segment_are_no_likelier_than_those_of_a_short():
   assert moved[:, 0].mean() == pytest.approx(1 / 3, abs=0.035)
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.4])
+@pytest.mark.parametrize("rate", [0.1, 0.25])
 def test_every_word_is_deleted_at_the_rate(rate):
   view, tokens, mask = edited(rate, "delete")
   deleted = COUNT - (mask & (tokens != toy.EOS)).sum(-1)
@@ -268,7 +268,7 @@ def test_one_word_of_each_segment_is_left_whichever():
 
 def test_a_row_without_words_stays_and_a_single_word_is_not_deleted():
   for operations in ("all", *OPERATIONS):
-    _, tokens, mask = edited(0.5, operations)
+    _, tokens, mask = edited(0.25, operations)
     for i in np.flatnonzero(COUNT == 0):
       np.testing.assert_array_equal(tokens[i], BATCH.tokens[i])
       np.testing.assert_array_equal(mask[i], BATCH.mask[i])
@@ -276,28 +276,25 @@ def test_a_row_without_words_stays_and_a_single_word_is_not_deleted():
 
 
 @pytest.mark.parametrize("operations", ["all", *OPERATIONS])
-def test_edits_do_not_depend_on_the_padding(operations):
+def test_edits_depend_neither_on_the_padding_nor_on_the_other_rows(operations):
   # Where there is room: no more may be inserted than fits.
-  view, tokens, mask = edited(0.25, operations)
-  longer = edited(0.25, operations, batch=toy.pad(BATCH, 9))
-  np.testing.assert_array_equal(longer[1][:, :LENGTH], tokens)
-  np.testing.assert_array_equal(longer[2][:, :LENGTH], mask)
-  assert stats_of(longer[0]) == stats_of(view)
-
-
-@pytest.mark.parametrize("operations", ["all", *OPERATIONS])
-def test_a_microbatch_is_edited_as_in_the_whole_batch(operations):
   rows = np.random.default_rng(0).permutation(ROWS)[:50]
   _, tokens, mask = edited(0.25, operations)
-  part = edited(0.25, operations, batch=toy.take_rows(BATCH, rows))
-  np.testing.assert_array_equal(part[1], tokens[rows])
-  np.testing.assert_array_equal(part[2], mask[rows])
+  few = toy.pad(toy.take_rows(BATCH, rows), 9)
+  view, *part = edited(0.25, operations, batch=few)
+  for got, expected in zip(part, (tokens[rows], mask[rows]), strict=True):
+    np.testing.assert_array_equal(got[:, :LENGTH], expected)
+    assert not got[:, LENGTH:].any()
+  # The statistics, too, are those of these rows alone.
+  weight = np.isin(np.arange(ROWS), rows).astype(np.float32)
+  of_all, *_ = edited(0.25, operations, batch=BATCH._replace(weight=weight))
+  assert stats_of(view) == stats_of(of_all)
 
 
 def test_the_statistics_are_those_of_rows_that_count():
   weight = (np.arange(ROWS) % 2).astype(np.float32)
   view, tokens, mask = edited(
-    0.3, "delete", batch=BATCH._replace(weight=weight)
+    0.25, "delete", batch=BATCH._replace(weight=weight)
   )
   deleted = COUNT - (mask & (tokens != toy.EOS)).sum(-1)
   expected = ((weight * deleted).sum(), (weight * COUNT).sum())

@@ -1,5 +1,9 @@
 """Texts that take some of their tokens from a partner."""
 
+import functools
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,13 +19,13 @@ from tests.reference import fmix as reference
 
 ROWS, LENGTH = 400, 20
 PARTNERS = np.arange(ROWS) ^ 1
-MAKERS = {
-  "token_mix": mix_tokens(),
-  "cutmix": mix_spans(),
-  "fmix": mix_pieces(),
-}
+# One maker for the same arguments, which is compiled once.
+tokens_of, spans_of, pieces_of = map(
+  functools.cache, (mix_tokens, mix_spans, mix_pieces)
+)
+MAKERS = {"token_mix": tokens_of(), "cutmix": spans_of(), "fmix": pieces_of()}
 # Those that keep to lambda within one token.
-EXACT = {"cutmix": mix_spans, "fmix": mix_pieces}
+EXACT = {"cutmix": spans_of, "fmix": pieces_of}
 
 
 def two_kinds(seed=0):
@@ -141,10 +145,10 @@ def test_pieces_are_more_than_one_and_fewer_than_chance_makes():
   one, some, rough, chance = map(
     pieces,
     (
-      mix_spans(0.5),
-      mix_pieces(0.5),
-      mix_pieces(0.5, decay=0.0),
-      mix_tokens(0.5),
+      spans_of(0.5),
+      pieces_of(0.5),
+      pieces_of(0.5, decay=0.0),
+      tokens_of(0.5),
     ),
   )
   assert one == 1 < some < 0.8 * chance
@@ -186,8 +190,16 @@ def test_any_mask_of_a_row_makes_a_view():
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_without_a_teacher_there_is_none(name):
-  view = toy.view_of(MAKERS[name], BATCH, partners=PARTNERS, with_teacher=False)
-  assert view.teacher is None
+  alone = toy.make_models()._replace(teacher=None, teacher_params=None)
+  partners = jax.tree.map(lambda x: x[None], toy.take_rows(BATCH, PARTNERS))
+  teachers = []  # Of a view of which nothing is computed.
+
+  def make(key, batch):
+    view = MAKERS[name].make(key, batch, None, alone, jnp.int32(0))
+    teachers.append(view.teacher)
+
+  jax.eval_shape(make, jax.random.key(0), BATCH._replace(partner=partners))
+  assert teachers == [None]
 
 
 @pytest.mark.parametrize(

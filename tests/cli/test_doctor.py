@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from augdistill.cli import checkup
+from augdistill.data.sentence_pieces import train_vocab
 from tests.cli.tiny import LABELS, TINY, ok, run, write_tsv
 
 WORDS = {
@@ -73,6 +74,19 @@ def doctor(folder, *flags, teacher=None, **files):
   return {f["topic"]: f for f in json.loads(done.out)}, done.code
 
 
+@pytest.fixture
+def unstepped(monkeypatch):
+  """Leaves out the steps, which take the time: not for tests of them."""
+  monkeypatch.setattr(checkup, "judge_step", lambda experiment: [])
+
+
+@pytest.fixture(scope="module")
+def own_vocab(tmp_path_factory):
+  """The file of a vocabulary that is not the teacher's."""
+  folder = tmp_path_factory.mktemp("own")
+  return train_vocab([t for t, _ in texts(240, 1)], vocab_size=45).save(folder)
+
+
 def reds(findings):
   return {topic for topic, f in findings.items() if f["level"] == "red"}
 
@@ -103,7 +117,9 @@ ORDERS = [*itertools.permutations(LABELS)][1:]
     for i, o in enumerate(ORDERS)
   ],
 )
-def test_every_permutation_of_the_teachers_classes_is_named(folder, order):
+def test_every_permutation_of_the_teachers_classes_is_named(
+  folder, unstepped, order
+):
   teacher = folder / "-".join(order)
   shutil.copytree(folder / "teacher", teacher, dirs_exist_ok=True)
   gin = teacher / "student.gin"
@@ -118,7 +134,9 @@ def test_every_permutation_of_the_teachers_classes_is_named(folder, order):
     assert (f"{wrong} means {right}" in found["says"]) == (wrong != right)
 
 
-def test_a_teacher_that_was_never_fine_tuned_is_red_and_refused(folder):
+def test_a_teacher_that_was_never_fine_tuned_is_red_and_refused(
+  folder, unstepped
+):
   raw = folder / "raw"
   ok(
     *("finetune", *given(folder), *FLAGS, "--num_steps=1"),
@@ -139,7 +157,9 @@ def test_a_teacher_that_was_never_fine_tuned_is_red_and_refused(folder):
   ok(*flags, "--force")
 
 
-def test_planted_faults_of_the_data_are_red_and_a_few_are_yellow(folder):
+def test_planted_faults_of_the_data_are_red_and_a_few_are_yellow(
+  folder, unstepped
+):
   train = [*texts(240, 1)]
   test, validation = [*texts(60, 3)], [*texts(60, 2)]
   few = write_tsv(folder / "few.tsv", [*train, *train[:5], test[0]])
@@ -173,14 +193,14 @@ def test_a_step_that_does_not_fit_is_red_and_not_run(folder, monkeypatch):
   assert "--batch_size" in findings["memory"]["remedy"]
 
 
-def test_a_class_without_a_row_is_red(folder):
+def test_a_class_without_a_row_is_red(folder, unstepped):
   findings, code = doctor(folder, "--train_examples=2")
   assert reds(findings) == {"classes"}
   assert any(name in findings["classes"]["says"] for name in LABELS)
   assert code == 2
 
 
-def test_texts_that_the_vocabulary_does_not_cover_are_red(folder):
+def test_texts_that_the_vocabulary_does_not_cover_are_red(folder, unstepped):
   rows = [(f"猫 犬 鳥 {t}", y) for t, y in texts(240, 1)]
   foreign = write_tsv(folder / "foreign.tsv", rows)
   findings, code = doctor(folder, train=foreign)
@@ -188,21 +208,17 @@ def test_texts_that_the_vocabulary_does_not_cover_are_red(folder):
   assert code == 2
 
 
-def test_another_vocabulary_than_the_teachers_is_red(folder):
-  ok(
-    *("finetune", *given(folder), *FLAGS, "--gin.DataConfig.vocab_size=45"),
-    f"--output_dir={folder / 'other'}",
-  )
-  vocab = folder / "other" / "vocab" / "vocab.spm"
-  flags = f"--vocab={vocab}", "--method=kd+augpro_mix"
+def test_another_vocabulary_than_the_teachers_is_red(folder, own_vocab):
+  flags = f"--vocab={own_vocab}", "--method=kd+augpro_mix"
   findings, code = doctor(folder, *flags)
   assert (reds(findings), code) == ({"setup"}, 2)
   assert "must read with one vocabulary" in findings["setup"]["says"]
 
 
-def test_a_vocabulary_of_the_students_own_is_pointed_out(folder):
-  vocab = folder / "other" / "vocab" / "vocab.spm"
-  findings, code = doctor(folder, f"--vocab={vocab}")
+def test_a_vocabulary_of_the_students_own_is_pointed_out(
+  folder, own_vocab, unstepped
+):
+  findings, code = doctor(folder, f"--vocab={own_vocab}")
   assert code == 0
   found = findings["vocabularies"]
   assert found["level"] == "yellow" and str(folder / "teacher") in found["says"]
@@ -216,7 +232,7 @@ def test_labels_that_the_teacher_does_not_have_are_red(folder):
   assert "coin" in findings["setup"]["says"]
 
 
-def test_texts_that_are_cut_are_counted(folder):
+def test_texts_that_are_cut_are_counted(folder, unstepped):
   long = write_tsv(
     folder / "long.tsv", [(f"{t} {t} {t} {t}", y) for t, y in texts(240, 1)]
   )

@@ -1,7 +1,6 @@
 """Processes that do one run together, as the hosts of a pod do."""
 
 import contextlib
-import os
 import random
 import shutil
 import signal
@@ -17,6 +16,7 @@ from tests.cli.tiny import (
   BOTH,
   TINY,
   command,
+  on_devices,
   params,
   read_jsonl,
   results,
@@ -39,8 +39,7 @@ def free_port():
 
 def launch(processes, devices, *argv):
   """Starts a command in several processes, each with devices of its own."""
-  port, flag = free_port(), "--xla_force_host_platform_device_count"
-  env = os.environ | {"XLA_FLAGS": f"{flag}={devices}"}
+  port = free_port()
   return [
     subprocess.Popen(
       command(
@@ -48,7 +47,7 @@ def launch(processes, devices, *argv):
         *(f"--coordinator=localhost:{port}", f"--num_processes={processes}"),
         f"--process_id={number}",
       ),
-      env=env,
+      env=on_devices(devices),
       text=True,
       start_new_session=True,
       stdout=subprocess.PIPE,
@@ -79,11 +78,10 @@ def runs(tmp_path_factory, data, teacher):
   folder = tmp_path_factory.mktemp("together")
   flags = *data, *FLAGS, "--num_steps=4", f"--teacher={teacher}"
   alone, both = folder / "alone", folder / "both"
-  env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
   argv = "distill", *flags, f"--method={BOTH}", "--mesh=2x2"
   subprocess.run(
     command(*argv, f"--output_dir={alone}"),
-    env=env,
+    env=on_devices(4),
     check=True,
     capture_output=True,
   )

@@ -83,13 +83,18 @@ def command(*argv):
   return [sys.executable, "-c", code, *map(str, argv)]
 
 
+def on_devices(count):
+  """The environment of a process that has so many devices."""
+  # Of two flags of one name the last counts.
+  flag = f"--xla_force_host_platform_device_count={count}"
+  return os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flag}"}
+
+
 def start(*argv, **kwargs):
   """Starts `augdistill ARGV` as a process, on one device."""
-  env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+  env = on_devices(1) | {"TERM": "xterm"}
   kwargs = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | kwargs
-  return subprocess.Popen(
-    command(*argv), env=env | {"TERM": "xterm"}, text=True, **kwargs
-  )
+  return subprocess.Popen(command(*argv), env=env, text=True, **kwargs)
 
 
 def examples(count, first=0):
