@@ -32,7 +32,8 @@ def keep_programs() -> None:
     return
   path = pathlib.Path(default_cache_dir(), "compiled")
   try:
-    path.mkdir(parents=True, exist_ok=True)
+    # Who can write there has his programs run here.
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
     _remove_torn(path)
   except (OSError, NotImplementedError):  # The latter: no locks there.
     return

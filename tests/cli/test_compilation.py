@@ -64,6 +64,7 @@ def test_the_folder_is_bounded_and_the_settings_are_defaults(
   monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "7")
   compilation.keep_programs()
   assert os.environ[JAX] == str(programs)
+  assert programs.stat().st_mode & 0o777 == 0o700
   assert int(os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"]) == 2**30
   assert os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "7"
 
