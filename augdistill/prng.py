@@ -10,7 +10,7 @@ import zlib
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 
 from augdistill.errors import UsageError
 
@@ -54,3 +54,31 @@ def per_example(
   """
   key = jax.random.fold_in(key, copy)
   return jax.vmap(lambda i: jax.random.fold_in(key, i))(example_id)
+
+
+def per_text(
+  key: Key[Array, ""],
+  tokens: Int[Array, "B L"],
+  mask: Bool[Array, "B L"],
+  copy: int | Int[Array, ""] = 0,
+) -> Key[Array, "B"]:
+  """One key per row, a function of its tokens and the copy's number alone.
+
+  So equal texts have equal keys, whatever their place, padding or data set.
+
+  Args:
+    key: the key of a purpose.
+    tokens: i32[B, L].
+    mask: bool[B, L] True at real tokens.
+    copy: the number of the copy that is being made of each text.
+
+  Returns:
+    Keys [B].
+  """
+
+  def add(keys, column):
+    token, real = column
+    return jnp.where(real, jax.vmap(jax.random.fold_in)(keys, token), keys), ()
+
+  keys = jnp.broadcast_to(jax.random.fold_in(key, copy), tokens.shape[:1])
+  return jax.lax.scan(add, keys, (tokens.T, mask.T))[0]

@@ -98,6 +98,8 @@ class Batch(NamedTuple):
       with a copy axis, [R, B, ...], whose `weight` is 0 where there are fewer.
     teacher: the rows as the teacher reads them, where it has a vocabulary of
       its own; None: it reads `tokens`.
+    answers: f32[B, C] the teacher's logits, or values, on the rows, where they
+      are known before; None: it is asked.
   """
 
   tokens: Int[Array, "*n B L"]
@@ -109,6 +111,7 @@ class Batch(NamedTuple):
   partner: "Batch | None" = None
   rewrites: "Batch | None" = None
   teacher: Text | None = None
+  answers: Float[Array, "*n B C"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from augdistill.cli import fit
+from augdistill.cli.answering import with_stand_ins
 from augdistill.cli.parts import Experiment
 from augdistill.cli.scoring import score
 from augdistill.cli.trained import count
@@ -135,7 +136,7 @@ def judge_step(experiment: Experiment) -> list[Finding]:
   between them the seconds are taken to grow with the length.
   """
   config = experiment.config
-  training = fit.training(experiment)
+  training = fit.training(with_stand_ins(experiment))
   state, step = training.initial_state(), training.make_step()
   device = jax.local_devices()[0]
   there, needed, costs = _memory_of(device), 0, []

@@ -40,6 +40,10 @@ class RunConfig:
     seed: of parameters, order, draws, dropout.
     teacher: directory of a fine-tuned run, or None.
     teacher_dropout: whether the teacher drops out while it teaches.
+    teacher_cache: directory that keeps the teacher's answers to the training
+      rows, or None, to ask it at every step.
+    teacher_cache_draws: how many answers with dropout it keeps of each row, of
+      which every step takes one; None for the one without dropout.
     num_microbatches: parts into which a batch is cut to save memory.
     remat: whether the student's layers are computed again in the backward
       pass, to save memory.
@@ -76,6 +80,8 @@ class RunConfig:
   seed: int = 0
   teacher: str | None = None
   teacher_dropout: bool = True
+  teacher_cache: str | None = None
+  teacher_cache_draws: int | None = None
   num_microbatches: int = 1
   remat: bool = False
   mesh: str = "x1"
@@ -110,7 +116,7 @@ def check_numbers(config: Any) -> None:
   """Raises UsageError where a run's count is below 1 or its seed is none."""
   for name in (
     *("num_steps", "batch_size", "num_microbatches", "eval_batch_size"),
-    *("eval_period", "log_period", "keep_checkpoints"),
+    *("eval_period", "log_period", "keep_checkpoints", "teacher_cache_draws"),
   ):
     value = getattr(config, name, None)
     if value is not None and value < 1:

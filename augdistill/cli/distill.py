@@ -61,6 +61,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     help="the teacher answers without dropout (default: with, as in AugPro)",
   )
   group.add_argument(
+    "--teacher_cache",
+    metavar="DIR",
+    help="ask the teacher once for each training text, and keep its answers "
+    "here, for all runs; views that change what it reads ask it as before",
+  )
+  group.add_argument(
+    "--teacher_cache_draws",
+    type=int,
+    metavar="M",
+    help="keep M answers with dropout to each text, of which every step takes "
+    "one; or else --teacher_cache needs --no_teacher_dropout",
+  )
+  group.add_argument(
     "--init_layers",
     metavar="LAYERS",
     help="begin with the teacher's weights and some of its layers: bottom, "

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from augdistill.checkpoints.store import Store
-from augdistill.cli import fit, scoring
+from augdistill.cli import answering, fit, scoring
 from augdistill.cli.called import Call
 from augdistill.cli.config import RunConfig
 from augdistill.cli.parts import Experiment, prepare
@@ -75,7 +75,7 @@ def run_experiment(
       print(note)
     if before and not Store(run.checkpoints).steps():
       before(experiment)
-    return _job(experiment)
+    return _job(answering.with_answers(experiment))
 
   return run_job(make, text, run, call)
 

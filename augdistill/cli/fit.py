@@ -224,6 +224,7 @@ def training(experiment: Experiment) -> Training:
     config.seed,
     rewrites=experiment.rewrites,
     teacher=experiment.for_teacher(rows) if experiment.apart else None,
+    answers=experiment.answers,
   )
   return Training(
     name=config.method,

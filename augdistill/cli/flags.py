@@ -28,6 +28,8 @@ MACROS = {
   "model": "MODEL",
   "method": "METHOD",
   "teacher_dropout": "TEACHER_DROPOUT",
+  "teacher_cache": "TEACHER_CACHE",
+  "teacher_cache_draws": "TEACHER_CACHE_DRAWS",
   "init": "INIT",
   "rewrites": "REWRITES_FILE",
   "generator": "GENERATOR",
@@ -38,7 +40,7 @@ MACROS = {
   "learning_rate": "LEARNING_RATE",
   "seed": "SEED",
 }
-_DIRECTORIES = ("teacher", "generator", "init")
+_DIRECTORIES = ("teacher", "teacher_cache", "generator", "init")
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:

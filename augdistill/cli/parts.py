@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 
+from augdistill.atomic import check_local
 from augdistill.augment.surroundings import with_surroundings
 from augdistill.cli.beginning import beginning, inheriting, selecting
 from augdistill.cli.config import RunConfig
@@ -13,6 +14,7 @@ from augdistill.cli.given_rewrites import check_rewrites, training_rewrites
 from augdistill.cli.placing import check_batch_size, place_params
 from augdistill.cli.pretrained import check_generator, vocab_path
 from augdistill.cli.trained import Trained
+from augdistill.data.answers import Answers
 from augdistill.data.batches import round_down_length
 from augdistill.data.dataset import Examples, concat, tokens_of
 from augdistill.data.load import Data, DataConfig, load_data
@@ -46,6 +48,8 @@ class Experiment:
     apart: whether the teacher reads with a vocabulary of its own.
     begin: what the student's first parameters are made of its random ones.
     mesh: the devices.
+    answers: the teacher's to the rows of `train`, where they are kept; None:
+      it is asked at every step.
   """
 
   config: RunConfig
@@ -59,6 +63,7 @@ class Experiment:
   apart: bool
   begin: Callable[[Params], Params]
   mesh: jax.sharding.Mesh
+  answers: Answers | None = None
 
   @functools.cached_property
   def teacher_params(self) -> Params | None:
@@ -112,10 +117,32 @@ def check(config: RunConfig) -> None:
     raise UsageError(
       f"--unlabeled needs a method with a teacher, got {config.method!r}"
     )
+  _check_cache(config)
   check_rewrites(config)
   if config.generator:
     check_generator(config.generator)
   check_batch_size(config.batch_size, config.mesh, config.num_microbatches)
+
+
+def _check_cache(config: RunConfig) -> None:
+  """Raises UsageError where it is not clear which answers are to be kept."""
+  draws = config.teacher_cache_draws
+  if config.teacher_cache is None:
+    if draws is not None:
+      raise UsageError("--teacher_cache_draws is for --teacher_cache DIR")
+    return
+  check_local(config.teacher_cache)
+  if config.teacher_dropout and draws is None:
+    raise UsageError(
+      "--teacher_cache keeps what a teacher answers, and one that drops out "
+      "answers otherwise each time: give --no_teacher_dropout, or "
+      "--teacher_cache_draws M, to keep M of its answers to each text"
+    )
+  if draws is not None and not config.teacher_dropout:
+    raise UsageError(
+      "give --no_teacher_dropout, with which a teacher has one answer to each "
+      "text, or --teacher_cache_draws, but not both"
+    )
 
 
 def prepare(config: RunConfig) -> Experiment:

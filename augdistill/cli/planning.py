@@ -206,6 +206,7 @@ def plan(config: RunConfig, asked: Asked) -> dict[str, Any]:
     vocab_size=its.student.vocab_size,
     rewrites=_REWRITES if "rewrites" in config.method else 0,
     apart=its.apart,
+    answered=config.teacher_cache is not None,
     teacher_dropout=config.teacher_dropout,
     num_microbatches=config.num_microbatches,
     shard_teacher=config.shard_teacher,

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from augdistill.cli import fit
+from augdistill.cli.answering import with_stand_ins
 from augdistill.cli.parts import Experiment
 from augdistill.cli.trained import count
 from augdistill.training.flops import count_flops
@@ -28,6 +29,7 @@ def profile(experiment: Experiment, directory: pathlib.Path) -> None:
     experiment: the run's parts.
     directory: its own.
   """
+  experiment = with_stand_ins(experiment)
   training = fit.training(experiment)
   state, step = training.initial_state(), training.make_step()
   for chosen, method in enumerate(experiment.policy.methods):

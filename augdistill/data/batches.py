@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from augdistill.data.answers import Answers
 from augdistill.data.dataset import Examples
+from augdistill.data.draws import choices
 from augdistill.data.plan import evaluation_rows, rows_of_similar_length_at
 from augdistill.data.rewrites import Rewrites
 from augdistill.data.vocabulary import PAD_ID
@@ -28,8 +30,16 @@ def round_down_length(positions: int) -> int:
   return positions // _MULTIPLE * _MULTIPLE
 
 
+def text_length(tokens: int) -> int:
+  """The smallest of 16, 24, 32, 48, 64, 96, ... that holds so many tokens."""
+  size = 16
+  while size < tokens:  # 2^k, then 3/2 2^k, then 2^(k + 1)
+    size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
+  return size
+
+
 def batch_length(lengths: np.ndarray, rows: np.ndarray) -> int:
-  """L of a batch: the smallest of 16, 24, 32, 48, 64, 96, ... that holds it.
+  """L of a batch: the `text_length` of its longest row.
 
   It is never more than the split's `padded_length`. So short texts are not
   padded to the longest text there is, and a run has few shapes to compile.
@@ -41,10 +51,7 @@ def batch_length(lengths: np.ndarray, rows: np.ndarray) -> int:
   Returns:
     L.
   """
-  longest = int(lengths[rows].max())
-  size = 16
-  while size < longest:  # 2^k, then 3/2 2^k, then 2^(k + 1)
-    size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
+  size = text_length(int(lengths[rows].max()))
   return min(size, padded_length(lengths))
 
 
@@ -125,6 +132,7 @@ def train_batches(
   *,
   rewrites: Rewrites | None = None,
   teacher: Examples | None = None,
+  answers: Answers | None = None,
   length: int | None = None,
   host: Shares = ALL,
 ) -> Callable[[int], Batch]:
@@ -137,6 +145,7 @@ def train_batches(
     rewrites: other texts of the rows, which every batch carries; which rows a
       step takes does not depend on them.
     teacher: the same rows with the teacher's own vocabulary.
+    answers: the teacher's to the rows, of which every batch carries one each.
     length: L; by default each batch's own `batch_length`.
     host: the equal shares of every batch that this host makes.
 
@@ -147,7 +156,7 @@ def train_batches(
   if rewrites is not None:
     lengths = np.maximum(lengths, rewrites.lengths)
   _check_length(lengths, length)
-  shard = _shard(batch_size, host)
+  shard = share_of_host(batch_size, host)
 
   def batch_at(step: int) -> Batch:
     rows = rows_of_similar_length_at(
@@ -162,6 +171,9 @@ def train_batches(
     if teacher is not None:
       its = make_batch(teacher, rows, teacher_size)
       batch = batch._replace(teacher=Text(its.tokens, its.mask))
+    if answers is not None:
+      drawn = choices(batch_size, answers.draws, "answers", seed, step)[shard]
+      batch = batch._replace(answers=answers.at(rows, drawn))
     return batch
 
   return batch_at
@@ -182,7 +194,7 @@ def eval_batches(
     ceil(N / B) batches.
   """
   _check_length(examples.lengths, length)
-  shard = _shard(batch_size, host)
+  shard = share_of_host(batch_size, host)
   for rows, weight in evaluation_rows(len(examples), batch_size):
     size = length or batch_length(examples.lengths, rows)
     yield make_batch(examples, rows[shard], size, weight[shard])
@@ -195,8 +207,19 @@ def _check_length(lengths: np.ndarray, length: int | None) -> None:
     )
 
 
-def _shard(batch_size: int, host: Shares) -> np.ndarray:
-  """The places in a batch of the rows that a host makes."""
+def share_of_host(batch_size: int, host: Shares) -> np.ndarray:
+  """The places in a batch of the rows that a host makes.
+
+  Args:
+    batch_size: B, over all hosts.
+    host: its shares.
+
+  Returns:
+    i64[rows of the host].
+
+  Raises:
+    ValueError: if the shares cannot be equal.
+  """
   shares, count = host
   if batch_size % count:
     raise ValueError(

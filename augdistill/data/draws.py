@@ -1,4 +1,4 @@
-"""Random orders of rows: the only place in this room that draws."""
+"""Random orders and choices: the only place in this room that draws."""
 
 import hashlib
 
@@ -19,6 +19,24 @@ def permutation(n: int, *name: object) -> np.ndarray:
   Returns:
     i64[n], each of 0 ... n - 1 once.
   """
+  return np.argsort(_raw_bits(n, name), kind="stable")
+
+
+def choices(n: int, count: int, *name: object) -> np.ndarray:
+  """n independent choices of one of so many things, a function of a name alone.
+
+  Args:
+    n: how many choices.
+    count: how many things there are.
+    *name: as of `permutation`.
+
+  Returns:
+    i64[n], each below `count`.
+  """
+  return (_raw_bits(n, name) % np.uint64(count)).astype(np.int64)
+
+
+def _raw_bits(n: int, name: tuple[object, ...]) -> np.ndarray:
   digest = hashlib.sha256(repr(name).encode()).digest()
   bits = np.random.Philox(key=int.from_bytes(digest[:16], "little"))
-  return np.argsort(bits.random_raw(n), kind="stable")
+  return bits.random_raw(n)

@@ -51,6 +51,7 @@ class Job:
     vocab_size: V, the student's.
     rewrites: R, other texts of each row; 0 for none.
     apart: whether the teacher reads with a vocabulary of its own.
+    answered: whether a batch brings the teacher's answers to its rows.
     teacher_dropout: whether the teacher drops out.
     num_microbatches: parts into which a batch is cut.
     shard_teacher: whether the teacher's parameters are cut over all devices.
@@ -65,6 +66,7 @@ class Job:
   vocab_size: int
   rewrites: int = 0
   apart: bool = False
+  answered: bool = False
   teacher_dropout: bool = True
   num_microbatches: int = 1
   shard_teacher: bool = False
@@ -149,7 +151,8 @@ def _batch(job: Job) -> Batch:
       lambda x: shape((job.rewrites, *x.shape), x.dtype), batch
     )
   theirs = Text(words, mask) if job.apart else None
-  return batch._replace(rewrites=rewrites, teacher=theirs)
+  answers = batch.label if job.answered else None
+  return batch._replace(rewrites=rewrites, teacher=theirs, answers=answers)
 
 
 def trace(job: Job, method: Method, given: Arguments) -> jax.stages.Traced:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.interpreters import partial_eval
 
 # A part of a step is named by a scope with a colon, "VIEW:WHAT", so that it
 # stands out among the names of modules.
@@ -66,7 +67,8 @@ def costs_of(traced: Any) -> Costs:
 
   A product of [m, k] and [k, n] is 2 m k n operations; a `while` loop, whose
   turns nobody knows, counts as one; of the branches of a condition, the
-  costliest counts.
+  costliest counts. What nobody reads does not count, since a compiler leaves it
+  out.
 
   Args:
     traced: the program, a closed jaxpr.
@@ -74,7 +76,9 @@ def costs_of(traced: Any) -> Costs:
   by_part: Counter[str] = Counter()
   by_dtype: Counter[str] = Counter()
   moved = 0
-  for (scope, what), cost in _of_jaxpr(traced.jaxpr, "").items():
+  read = [True] * len(traced.jaxpr.outvars)
+  jaxpr, _ = partial_eval.dce_jaxpr(traced.jaxpr, read)
+  for (scope, what), cost in _of_jaxpr(jaxpr, "").items():
     if what == _MOVED:
       moved += cost
     else:

@@ -5,7 +5,10 @@ one dies, and when one is told to stop, by SIGTERM or the notice of a TPU's
 maintenance, its preemption service makes all agree on the step to stop after.
 """
 
+import hashlib
+
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 # Seconds without a sign of life after which a process counts as dead, and that
@@ -69,6 +72,22 @@ def wait_for_all(what: str) -> None:
   """
   if are_several():
     multihost_utils.sync_global_devices(what)
+
+
+def as_first(array: np.ndarray) -> np.ndarray:
+  """What the first process has; to be called by every process."""
+  if not are_several():
+    return array
+  return np.asarray(multihost_utils.broadcast_one_to_all(array))
+
+
+def are_alike(content: bytes) -> bool:
+  """Whether all processes have the same; to be called by every process."""
+  if not are_several():
+    return True
+  digest = np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
+  every = multihost_utils.process_allgather(digest)
+  return bool(np.all(every == every[0]))
 
 
 def all_stop_after(step: int) -> bool:

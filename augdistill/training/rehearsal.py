@@ -5,11 +5,22 @@ a view asks for, shows where networks and method meet: when a step is traced.
 A run asks before it claims a directory, and before it trains a teacher.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
+from augdistill.training.flops import count_flops
 from augdistill.training.step import grads_and_metrics
-from augdistill.types import Batch, Lexicon, Method, Network, Text
+from augdistill.types import (
+  Batch,
+  Lexicon,
+  Method,
+  Metrics,
+  Network,
+  Params,
+  Text,
+)
 
 _ROWS, _LENGTH = 2, 8  # Any will do.
 
@@ -33,6 +44,40 @@ def rehearse(
   Raises:
     UsageError: if the method does not fit the networks or the vocabularies.
   """
+  jax.eval_shape(_step(method, student, teacher, vocab_size, apart))
+
+
+def spares_teacher(
+  method: Method,
+  student: Network,
+  teacher: Network,
+  vocab_size: int,
+  apart: bool = False,
+) -> bool:
+  """Whether a step need not run the teacher on a batch that has its answers.
+
+  It must, all the same, where a term reads the teacher's layers, and need not
+  have done so where the method has no clean batch.
+
+  Args: as of `rehearse`.
+  """
+  what = method, student, teacher, vocab_size, apart
+  with_answers, without = (
+    count_flops(_step(*what, answered))["clean:teacher"]
+    for answered in (True, False)
+  )
+  return with_answers == 0 < without
+
+
+def _step(
+  method: Method,
+  student: Network,
+  teacher: Network | None,
+  vocab_size: int,
+  apart: bool,
+  answered: bool = False,
+) -> Callable[[], tuple[Params, Metrics]]:
+  """A step on rows that mean nothing."""
 
   def step():
     key, words = jax.random.key(0), jnp.ones(vocab_size, bool)
@@ -49,6 +94,8 @@ def rehearse(
     if apart:  # Its texts have other lengths.
       tokens = jnp.zeros((_ROWS, 2 * _LENGTH), jnp.int32)
       batch = batch._replace(teacher=Text(tokens, tokens == 0))
+    if answered:
+      batch = batch._replace(answers=batch.label)
     return grads_and_metrics(
       student.init(key),
       teacher.init(key) if teacher else None,
@@ -61,4 +108,4 @@ def rehearse(
       method=method,
     )
 
-  jax.eval_shape(step)
+  return step

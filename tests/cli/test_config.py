@@ -57,6 +57,8 @@ FLAGS = {
   "model": ("small", "model"),
   "method": ("kd+mixup(lam=0.3)", "method"),
   "teacher_dropout": (False, "teacher_dropout"),
+  "teacher_cache": ("c", "teacher_cache"),
+  "teacher_cache_draws": (4, "teacher_cache_draws"),
   "num_steps": (9, "num_steps"),
   "mesh": ("2x4", "mesh"),
   "batch_size": (24, "batch_size"),

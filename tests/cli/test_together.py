@@ -180,6 +180,24 @@ def test_eight_devices_of_one_two_or_four_processes_are_the_same(
     assert metrics == one[2]
 
 
+@pytest.mark.slow
+def test_two_processes_ask_a_teacher_together_and_both_read(
+  tmp_path, data, teacher
+):
+  flags = *data, *FLAGS, "--num_steps=4", f"--teacher={teacher}", "--mesh=4x1"
+  kept = (f"--teacher_cache={tmp_path / 'cache'}",)
+  seen = []
+  for name, more in (("online", ()), ("filled", kept), ("read", kept)):
+    argv = "distill", *flags, "--no_teacher_dropout", *more
+    said = finished(launch(2, 2, *argv, f"--output_dir={tmp_path / name}"))
+    assert [code for code, *_ in said] == [0, 0], said[0][2] + said[1][2]
+    rows = read_jsonl(tmp_path / name / "metrics.jsonl")
+    seen.append([row["loss"] for row in rows if "loss" in row])
+  assert len(list((tmp_path / "cache").glob("*/*.npy"))) == 1
+  assert seen[1] == seen[2]
+  assert seen[1] == pytest.approx(seen[0], abs=1e-6)
+
+
 # --- some of them stop --------------------------------------------------------
 
 LONG = (*FLAGS, "--num_steps=60", "--gin.RunConfig.eval_period=10")

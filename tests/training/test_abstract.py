@@ -145,6 +145,14 @@ def test_a_teacher_without_dropout_draws_nothing():
   assert draws[0] > draws[1] > 0
 
 
+def test_a_batch_with_answers_spares_the_teacher_its_clean_pass():
+  whole, spared = tiny(), traced(job(*TINY, answered=True))
+  assert "clean:teacher" not in spared[2].by_part
+  assert {
+    p: n for p, n in whole[2].by_part.items() if p != "clean:teacher"
+  } == (spared[2].by_part)
+
+
 def test_what_is_multiplied_has_its_type():
   models = [dataclasses.replace(shape, dtype="bfloat16") for shape in TINY]
   _, _, costs = traced(job(*models))

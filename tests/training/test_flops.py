@@ -151,9 +151,9 @@ def test_a_view_pays_for_pulling_back_through_another_part():
     with part("ad2", "view"):
       return pull_back(out)[0]
 
+  # The cotangent of the other argument is read by nobody.
   made = count_flops(step, A, B)
-  # The cotangent of the other argument is computed, too, before XLA drops it.
-  assert made == {"clean:student": PRODUCT, "ad2:view": 2 * PRODUCT}
+  assert made == {"clean:student": PRODUCT, "ad2:view": PRODUCT}
 
 
 def test_parts_do_not_change_what_is_computed():

@@ -6,12 +6,12 @@ from augdistill.errors import UsageError
 from augdistill.losses.named import TERMS
 from augdistill.models.projected import with_projections
 from augdistill.training.methods import build_method
-from augdistill.training.rehearsal import rehearse
+from augdistill.training.rehearsal import rehearse, spares_teacher
 from augdistill.types import TaskKind
 from tests import encoders, toy
 
 
-def rehearsed(text):
+def parts_of(text):
   """Two layers of 8 in two heads learn from four of 12 in three.
 
   Toy networks stand in, which are traced fast, where no layer is read.
@@ -21,7 +21,11 @@ def rehearsed(text):
   student = encoders.STUDENT if deep else toy.STUDENT
   if method.needs_projections:
     student = with_projections(student, 12)
-  teacher = encoders.TEACHER if deep else toy.TEACHER
+  return method, student, encoders.TEACHER if deep else toy.TEACHER
+
+
+def rehearsed(text):
+  method, student, teacher = parts_of(text)
   rehearse(
     method, student, teacher if method.needs_teacher else None, toy.VOCAB
   )
@@ -106,3 +110,19 @@ def test_what_fits_passes(text):
 def test_what_does_not_fit_is_said_with_its_view(text, said):
   with pytest.raises(UsageError, match=said):
     rehearsed(text)
+
+
+@pytest.mark.parametrize(
+  ("text", "spared"),
+  [
+    ("kd", True),
+    ("kd+ad2+token_mix", True),
+    ("kd(clean=false)+token_mix", False),
+    ("kd+hidden_mse", False),
+    ("kd+noise+hidden_mse(on=noise)", False),
+  ],
+)
+def test_known_answers_spare_the_teacher_unless_its_layers_are_read(
+  text, spared
+):
+  assert spares_teacher(*parts_of(text), toy.VOCAB) == spared
