@@ -273,11 +273,15 @@ class Lexicon(NamedTuple):
     continues: bool[V] ids that continue a word, for vocabularies in which
       these cannot stand for others: a near token is sought among those that
       continue words as the own one does. None: anything may stand anywhere.
+    neighbours: i32[V, k] the producible tokens nearest to each in the table of
+      a frozen teacher, nearest first, the token itself where there are fewer.
+      None: they are sought when they are needed.
   """
 
   producible: Bool[Array, "V"]
   protected: Bool[Array, "V"]
   continues: Bool[Array, "V"] | None = None
+  neighbours: Int[Array, "V k"] | None = None
 
 
 class Models(NamedTuple):
@@ -361,11 +365,14 @@ class ViewMaker:
       each row is mixed with, drawn for the whole batch, before it is cut into
       microbatches. The step gathers them into `batch.partner`.
     needs_clean: whether `make` reads `clean` (phase 1 must have run).
+    num_neighbours: how many neighbours of a token `make` chooses from, so that
+      a run can look them up once; 0 for none.
   """
 
   make: MakeView
   partners: Callable[[Key[Array, ""], Batch], Int[Array, "n B"]] | None = None
   needs_clean: bool = False
+  num_neighbours: int = 0
 
 
 @runtime_checkable

@@ -65,8 +65,8 @@ def repeat(maker: ViewMaker, copies: int) -> ViewMaker:
     }
     return stack([v._replace(stats={}) for v in views])._replace(stats=stats)
 
-  return ViewMaker(
-    make, partners if maker.partners else None, maker.needs_clean
+  return dataclasses.replace(
+    maker, make=make, partners=partners if maker.partners else None
   )
 
 

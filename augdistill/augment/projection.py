@@ -9,6 +9,8 @@ References:
   writes argmin over unnormalised products; equation 5 is what it means.)
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
@@ -152,7 +154,7 @@ def project_to_tokens(maker: ViewMaker) -> ViewMaker:
       )
     return read_as_tokens(view, batch, models)
 
-  return ViewMaker(make, maker.partners, maker.needs_clean)
+  return dataclasses.replace(maker, make=make)
 
 
 def read_as_tokens(view: View, batch: Batch, models: Models) -> View:

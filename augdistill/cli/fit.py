@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from augdistill import prng
+from augdistill.augment.replacement import neighbour_lists
 from augdistill.checkpoints.store import Store
 from augdistill.cli import preemption
 from augdistill.cli.parts import Experiment
@@ -263,6 +264,10 @@ def make_step(experiment: Experiment) -> Step:
   teacher_params = experiment.teacher_params if teacher else None
   vocab = experiment.data.vocab
   lexicon = mesh.place(vocab.lexicon, whole)
+  if teacher and policy.num_neighbours:
+    table = teacher.network.table(teacher_params)
+    lists = neighbour_lists(table, lexicon, policy.num_neighbours)
+    lexicon = lexicon._replace(neighbours=mesh.place(lists, whole))
   key = mesh.place(prng.run_key(config.seed), whole)
   compiled = [
     jitted_step(

@@ -70,6 +70,12 @@ class Policy:
     return self.methods[0].needs_teacher
 
   @property
+  def num_neighbours(self) -> int:
+    """The most neighbours of a token that a view of any method draws from."""
+    views = (view for method in self.methods for view in method.views)
+    return max((view.maker.num_neighbours for view in views), default=0)
+
+  @property
   def needs_projections(self) -> bool:
     """Whether a term of any method reads `Outputs.projected`."""
     return any(method.needs_projections for method in self.methods)
