@@ -310,12 +310,16 @@ class Lexicon(NamedTuple):
       continue words as the own one does. None: anything may stand anywhere.
     surroundings: of the teacher's word embeddings, which make a projection of
       mixtures much cheaper; it finds the same without.
+    neighbours: i32[V, k] the producible tokens nearest to each in the table of
+      a frozen teacher, nearest first, the token itself where there are fewer.
+      None: they are sought when they are needed.
   """
 
   producible: Bool[Array, "V"]
   protected: Bool[Array, "V"]
   continues: Bool[Array, "V"] | None = None
   surroundings: Surroundings | None = None
+  neighbours: Int[Array, "V k"] | None = None
 
 
 class Models(NamedTuple):
@@ -400,12 +404,15 @@ class ViewMaker:
       microbatches. The step gathers them into `batch.partner`.
     needs_clean: whether `make` reads `clean` (phase 1 must have run).
     projects_mixtures: whether `Lexicon.surroundings` make it cheaper.
+    num_neighbours: how many neighbours of a token `make` chooses from, so that
+      a run can look them up once; 0 for none.
   """
 
   make: MakeView
   partners: Callable[[Key[Array, ""], Batch], Int[Array, "n B"]] | None = None
   needs_clean: bool = False
   projects_mixtures: bool = False
+  num_neighbours: int = 0
 
 
 @runtime_checkable

@@ -1,11 +1,17 @@
 #!/usr/bin/env bash
-# What a step of each method costs, relative to plain distillation; minutes.
+# What is fast and what is not, as ratios: a table and a JSON file in runs/bench.
 #
-#   bash launch/bench.sh [METHOD ...]
+#   bash launch/bench.sh [--quick] [--out DIR] [BENCHMARK ...]
+#   bash launch/bench.sh [--rounds N] METHOD ...
+#
+# All benchmarks take half an hour, --quick some minutes; --help names them. Of
+# methods it prints what a step costs, relative to the first one's.
+# AUGDISTILL_SHARED=DIR names a folder with data/, for those on real data.
 set -euo pipefail
 
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 prepare_environment
-exec python "$ROOT/tests/benchmarks/step_cost.py" "$@"
+export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"
+exec python -m tests.benchmarks.run "$@"

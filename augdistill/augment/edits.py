@@ -29,6 +29,7 @@ from augdistill.augment.replacement import (
 from augdistill.types import Inputs, View, ViewMaker
 
 OPERATIONS = ("synonym", "insert", "swap", "delete")
+_SEEKING = {"synonym", "insert"}  # They put in neighbours.
 _PADDING = 0  # What a word that is deleted leaves; masked, so never read.
 
 
@@ -99,8 +100,7 @@ def edit_tokens(
 
     times = jnp.take(_num_edits(rate, words.shape[-1]), total)
     # Both operations with neighbours share one search.
-    found = "synonym" in names or "insert" in names
-    slots = num_slots(rate, words.shape[-1]) if found else 0
+    slots = num_slots(rate, words.shape[-1]) if _SEEKING & {*names} else 0
     positions = each(
       "positions", lambda key, free: draw_positions(key, free, slots), words
     )
@@ -143,7 +143,7 @@ def edit_tokens(
       stats=stats,
     )
 
-  return ViewMaker(make)
+  return ViewMaker(make, num_neighbours=k if set(names) & _SEEKING else 0)
 
 
 def _num_edits(rate: float, length: int) -> Int[Array, "*lengths"]:

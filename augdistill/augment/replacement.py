@@ -7,6 +7,7 @@ References:
   2022, TPU-KNN, arXiv:2206.14286.
 """
 
+import functools
 import math
 
 import jax
@@ -18,7 +19,14 @@ from augdistill.augment.masks import draw_count, largest
 from augdistill.augment.mixing import exchangeable
 from augdistill.augment.projection import as_token_view
 from augdistill.errors import UsageError
-from augdistill.types import Batch, Inputs, Models, View, ViewMaker
+from augdistill.types import (
+  Batch,
+  Inputs,
+  Lexicon,
+  Models,
+  View,
+  ViewMaker,
+)
 
 
 def nearest_neighbours(
@@ -104,6 +112,49 @@ def nearest_neighbours(
   return found, score > -jnp.inf
 
 
+@functools.partial(jax.jit, static_argnames=("k", "chunk"))
+def neighbour_lists(
+  table: Float[Array, "V D"],
+  lexicon: Lexicon,
+  k: int,
+  rows: Int[Array, "*rows"] | None = None,
+  chunk: int = 1024,
+) -> Int[Array, "V k"]:
+  """The neighbours of every token, for a table that does not change.
+
+  A step searches for those of a few tokens of each row; so this costs as much
+  as some tens of steps, and every step after them is spared its search.
+
+  Args:
+    table: f[V, D].
+    lexicon: which tokens may be found, of which.
+    k: how many.
+    rows: i32[...], whose neighbours are wanted, by default everybody's; the
+      others have none.
+    chunk: whose neighbours are sought at a time.
+
+  Returns:
+    `Lexicon.neighbours`: all as `nearest_neighbours` finds them if `exact`.
+
+  Raises:
+    UsageError: if k is not less than V.
+  """
+
+  def of(tokens):
+    found, exists = nearest_neighbours(
+      tokens, table, lexicon.producible, k, True, continues=lexicon.continues
+    )
+    return jnp.where(exists, found, tokens[:, None])
+
+  own = jnp.arange(table.shape[0], dtype=jnp.int32)
+  rows = own if rows is None else rows
+  chunk = min(chunk, len(rows))
+  turns = jnp.pad(rows, (0, -len(rows) % chunk), mode="edge")
+  found = jax.lax.map(of, turns.reshape(-1, chunk)).reshape(-1, k)
+  nobody = jnp.broadcast_to(own[:, None], (len(own), k))
+  return nobody.at[turns].set(found)
+
+
 def draw_neighbours(
   key: Key[Array, "B"],
   tokens: Int[Array, "B slots"],
@@ -113,7 +164,8 @@ def draw_neighbours(
 ) -> tuple[Int[Array, "B slots"], Bool[Array, "B slots"]]:
   """For each token one of its k nearest producible ones, all as likely.
 
-  They are near in the teacher's table, or in the student's without a teacher.
+  They are near in the teacher's table, or in the student's without a teacher;
+  where the lexicon has lists of neighbours, they are looked up.
 
   Args:
     key: of each row.
@@ -128,18 +180,23 @@ def draw_neighbours(
   Raises:
     UsageError: if k is not less than V.
   """
-  if models.teacher:
-    table = models.teacher.table(models.teacher_params)
+  lists = models.lexicon.neighbours
+  if lists is not None and lists.shape[-1] >= k:
+    found = jnp.take(lists, tokens, axis=0)[..., :k]
+    exists = found != tokens[..., None]
   else:
-    table = models.student.table(models.student_params)
-  found, exists = nearest_neighbours(
-    tokens,
-    jax.lax.stop_gradient(table),
-    models.lexicon.producible,
-    k,
-    exact,
-    continues=models.lexicon.continues,
-  )
+    if models.teacher:
+      table = models.teacher.table(models.teacher_params)
+    else:
+      table = models.student.table(models.student_params)
+    found, exists = nearest_neighbours(
+      tokens,
+      jax.lax.stop_gradient(table),
+      models.lexicon.producible,
+      k,
+      exact,
+      continues=models.lexicon.continues,
+    )
   count = jnp.sum(exists, axis=-1)
   choice = jax.vmap(
     lambda key, n: jax.random.randint(key, n.shape, 0, jnp.maximum(n, 1))
@@ -216,7 +273,7 @@ def replace_by_neighbours(
     tokens = jax.vmap(put)(batch.tokens, positions, new, replaced)
     return _replaced(batch, models, tokens[None], free)
 
-  return ViewMaker(make)
+  return ViewMaker(make, num_neighbours=k)
 
 
 def replace_at_random(rate: float = 1.0) -> ViewMaker:

@@ -19,7 +19,6 @@ References:
 """
 
 import functools
-from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -34,11 +33,8 @@ from augdistill.augment.nearest import (
 from augdistill.augment.stages import settle
 from augdistill.types import (
   Lexicon,
-  Method,
   Metrics,
   Mixture,
-  Network,
-  Params,
   Surroundings,
 )
 
@@ -100,34 +96,6 @@ def find_surroundings(
     jnp.full((size, k), -1, jnp.int32).at[rows].set(ids.reshape(-1, k)),
     jnp.full((size, k + 1), _FAR).at[rows].set(cosine.reshape(-1, k + 1)),
   )
-
-
-def with_surroundings(
-  lexicon: Lexicon,
-  methods: Iterable[Method],
-  teacher: Network | None,
-  teacher_params: Params | None,
-  rows: Int[Array, "*rows"] | None = None,
-) -> Lexicon:
-  """A lexicon for methods, which may project mixtures.
-
-  Args:
-    lexicon: on the devices.
-    methods: of a run.
-    teacher: frozen, of the lexicon's vocabulary; or None.
-    teacher_params: its parameters, on the devices.
-    rows: as of `find_surroundings`: the tokens that there are to mix.
-
-  Returns:
-    The lexicon, with the surroundings of the teacher's word embeddings if
-    there is a teacher, and any view is cheaper with them.
-  """
-  views = (view.maker for method in methods for view in method.views)
-  if teacher is None or not any(maker.projects_mixtures for maker in views):
-    return lexicon
-  table = jax.jit(teacher.table)(teacher_params)
-  found = find_surroundings(table, lexicon.producible, rows)
-  return lexicon._replace(surroundings=found)
 
 
 def nearest_of_mixtures(

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import jax
 
 from augdistill.atomic import check_local
-from augdistill.augment.surroundings import with_surroundings
 from augdistill.cli.beginning import beginning, inheriting, selecting
 from augdistill.cli.config import RunConfig
 from augdistill.cli.given_rewrites import check_rewrites, training_rewrites
@@ -27,6 +26,7 @@ from augdistill.models.networks import ModelConfig, network
 from augdistill.models.projected import with_projections
 from augdistill.reports.student_gin import Served
 from augdistill.training import mesh
+from augdistill.training.lookups import with_lookups
 from augdistill.training.policies import Policy, build_policy
 from augdistill.training.rehearsal import rehearse
 from augdistill.types import Lexicon, Network, Params, TaskKind
@@ -78,9 +78,9 @@ class Experiment:
     """What the vocabulary allows, on the devices."""
     whole = mesh.replicated(self.mesh)
     lexicon = mesh.place(self.data.vocab.lexicon, whole)
-    if self.teacher is None or self.apart:
+    if not self.policy.needs_teacher or self.apart:
       return lexicon
-    found = with_surroundings(
+    found = with_lookups(
       lexicon,
       self.policy.methods,
       self.teacher.network,

@@ -205,6 +205,7 @@ def plan(config: RunConfig, asked: Asked) -> dict[str, Any]:
     length=length,
     vocab_size=its.student.vocab_size,
     rewrites=_REWRITES if "rewrites" in config.method else 0,
+    neighbours=policy.num_neighbours if policy.needs_teacher else 0,
     apart=its.apart,
     answered=config.teacher_cache is not None,
     teacher_dropout=config.teacher_dropout,

@@ -50,6 +50,8 @@ class Job:
     length: L, tokens of a row, padding included.
     vocab_size: V, the student's.
     rewrites: R, other texts of each row; 0 for none.
+    neighbours: of each token of the vocabulary, looked up before the first
+      step; 0 for none.
     apart: whether the teacher reads with a vocabulary of its own.
     answered: whether a batch brings the teacher's answers to its rows.
     teacher_dropout: whether the teacher drops out.
@@ -65,6 +67,7 @@ class Job:
   length: int
   vocab_size: int
   rewrites: int = 0
+  neighbours: int = 0
   apart: bool = False
   answered: bool = False
   teacher_dropout: bool = True
@@ -105,7 +108,12 @@ def arguments(job: Job, devices: Mesh) -> Arguments:
       job.teacher, devices, job.shard_teacher
     )
   words = jax.ShapeDtypeStruct((job.vocab_size,), bool)
-  lexicon = Lexicon(producible=words, protected=words)
+  lists = jax.ShapeDtypeStruct((job.vocab_size, job.neighbours), jnp.int32)
+  lexicon = Lexicon(
+    producible=words,
+    protected=words,
+    neighbours=lists if job.neighbours else None,
+  )
   batch = _batch(job)
   rows = NamedSharding(devices, PartitionSpec("data"))
   copies = NamedSharding(devices, PartitionSpec(None, "data"))

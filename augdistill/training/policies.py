@@ -19,6 +19,7 @@ from augdistill.augment.grammar import Call, parse
 from augdistill.augment.methods import RECIPES, Recipe
 from augdistill.data.draws import permutation
 from augdistill.errors import UsageError
+from augdistill.training.lookups import most_neighbours
 from augdistill.training.methods import assemble
 from augdistill.types import Method, TaskKind
 
@@ -68,6 +69,11 @@ class Policy:
   def needs_teacher(self) -> bool:
     """Whether any method does; they have one base, so all of them do."""
     return self.methods[0].needs_teacher
+
+  @property
+  def num_neighbours(self) -> int:
+    """The most neighbours of a token that a view of any method draws from."""
+    return most_neighbours(self.methods)
 
   @property
   def needs_projections(self) -> bool:

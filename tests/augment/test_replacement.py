@@ -12,13 +12,16 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from augdistill.augment.methods import RECIPES
 from augdistill.augment.replacement import (
+  draw_neighbours,
   nearest_neighbours,
+  neighbour_lists,
   num_slots,
   replace_at_random,
   replace_by_neighbours,
 )
 from augdistill.errors import UsageError
 from augdistill.training import mesh as meshes
+from augdistill.types import Lexicon
 from tests import toy
 from tests.augment.test_projection import sizes
 from tests.reference import neighbours as reference
@@ -115,6 +118,39 @@ def test_what_is_not_there_is_not_found(block):
     assert exists[token].tolist() == [True] * len(expected) + [False] * (
       4 - len(expected)
     )
+
+
+def test_lists_hold_what_a_search_finds():
+  _, table, producible = draw_world(0, (), 37, 6)
+  producible &= np.arange(37) < 12  # Some kinds have fewer than four.
+  continues = np.random.default_rng(1).random(37) < 0.4
+  lexicon = Lexicon(producible, producible, continues)
+  lexicon = jax.tree.map(jnp.asarray, lexicon)
+  lists = neighbour_lists(jnp.asarray(table), lexicon, 4, chunk=10)
+  ids = jnp.arange(37, dtype=jnp.int32)
+  found, exists = nearest_neighbours(
+    ids, jnp.asarray(table), lexicon.producible, 4, continues=lexicon.continues
+  )
+  assert exists.any() and not exists.all()
+  np.testing.assert_array_equal(lists, np.where(exists, found, ids[:, None]))
+
+
+def test_a_list_stands_in_for_the_search():
+  models, tokens = toy.make_models(), jnp.arange(20, dtype=jnp.int32)[:, None]
+  table = models.teacher.table(models.teacher_params)
+  keys = jax.vmap(jax.random.key)(jnp.arange(20))
+
+  @jax.jit
+  def drawn(lists):
+    its = models._replace(lexicon=models.lexicon._replace(neighbours=lists))
+    return draw_neighbours(keys, tokens, its, 4, False)[0][:, 0]
+
+  lists, searched = neighbour_lists(table, models.lexicon, 6), drawn(None)
+  # The first four of six; and what they say is what is put there.
+  np.testing.assert_array_equal(drawn(lists), searched)
+  assert set(drawn(jnp.full_like(lists, 7)).tolist()) == {7}
+  # One that is too short says too little.
+  np.testing.assert_array_equal(drawn(lists[:, :3]), searched)
 
 
 def test_more_neighbours_than_the_vocabulary_has_are_refused():

@@ -4,7 +4,8 @@
   python -m tests.benchmarks.methods_table --collect RUN ... > RESULTS
 
 RESULTS is a .jsonl file whose lines are the results.json of runs; COSTS is what
-launch/bench.sh printed. Rows are sorted by their mean on the test split.
+launch/bench.sh METHOD ... printed. Rows are sorted by their mean on the test
+split.
 """
 
 import collections

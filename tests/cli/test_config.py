@@ -15,6 +15,7 @@ import pytest
 import augdistill.cli
 from augdistill.augment.grammar import parse
 from augdistill.augment.methods import COMBINATIONS, RECIPES, written_out
+from augdistill.augment.replacement import neighbour_lists
 from augdistill.checkpoints.store import Store
 from augdistill.cli import config, fit, flags, parts
 from augdistill.cli import distill as distill_command
@@ -22,6 +23,7 @@ from augdistill.cli import finetune as finetune_command
 from augdistill.cli.bindings import fits, packaged_files, parsed
 from augdistill.cli.served import load_served
 from augdistill.data.batches import train_batches
+from augdistill.data.dataset import tokens_of
 from augdistill.errors import UsageError
 from augdistill.losses.named import TERMS
 from augdistill.models.enct5 import EncT5Config
@@ -399,7 +401,7 @@ def test_a_value_fits_its_annotation_or_not(value, hint, whether):
   assert fits(value, hint) is whether
 
 
-@pytest.mark.parametrize("method", ["kd", "ft"])
+@pytest.mark.parametrize("method", ["kd", "ft+eda", "kd+knn(k=3)+eda(k=4)"])
 def test_the_step_is_told_what_the_configuration_says(
   monkeypatch, data, teacher, method
 ):
@@ -422,14 +424,23 @@ def test_the_step_is_told_what_the_configuration_says(
   )
   made = parts.prepare(run_config)
   batch = train_batches(made.train, 16, seed=0)(0)
-  fit.make_step(made)(0, jnp.zeros(3), batch)
+  its = fit.make_step(made)
+  its(0, jnp.zeros(3), batch)
   assert told["optimizer"] is run_config.optimizer
   assert told["student"] is made.student
   assert told["method"] is made.policy.methods[0]
   assert told["num_microbatches"] == 2
   assert told["teacher_dropout"] is False
   assert told["lexicon"].producible.shape == (made.data.vocab.size,)
-  if method == "kd":
+  lists = its.arguments(None, batch)[2].neighbours
+  if method == "kd+knn(k=3)+eda(k=4)":
+    table = made.teacher.network.table(made.teacher_params)
+    expected = neighbour_lists(table, made.data.vocab.lexicon, 4)
+    there = tokens_of(made.train)
+    np.testing.assert_array_equal(lists[there], expected[there])
+  else:  # None is asked for, or the table is one that learns.
+    assert lists is None
+  if method.startswith("kd"):
     assert told["teacher"] is made.teacher.network
     assert told["teacher_params"] is not None
   else:  # A teacher that the method does not ask only scores.

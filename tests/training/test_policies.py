@@ -28,6 +28,14 @@ def test_a_method_that_chooses_nothing_is_a_policy_of_one():
   assert not policy("ft+mixup").needs_teacher
 
 
+def test_of_all_views_that_may_come_the_most_neighbours_are_told():
+  assert policy("kd+token_mix+mixup").num_neighbours == 0
+  assert policy("ft+eda(operations=swap)").num_neighbours == 0
+  several = "kd+one_of(knn(k=4)*2, eda(k=5), none)+tinybert(k=3)"
+  assert policy(several).num_neighbours == 5
+  assert policy("kd+mmel_soft(view=knn)*2").num_neighbours == 15
+
+
 def test_views_that_alternate_take_turns_batch_by_batch():
   made = policy("kd+alternate(token_mix, mixup(lam=0.3)*2, none)+fgsm")
   assert [names(method) for method in made.methods] == [

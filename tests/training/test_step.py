@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from augdistill.augment.surroundings import with_surroundings
 from augdistill.training.inspection import make_views
+from augdistill.training.lookups import with_lookups
 from augdistill.training.methods import build_method
 from augdistill.training.schedules import ramp
 from augdistill.training.step import TrainState, grads_and_metrics, train_step
@@ -46,7 +46,7 @@ def test_the_embedding_table_learns_from_every_view(view):
 def test_the_surroundings_of_words_change_no_step():
   method = "kd+augpro_mix(alpha=1)*2+mmel_hard(view=augpro_mix)*2"
   network, params = NETWORKS["classes"][1], PARAMS["classes"][1]
-  lexicon = with_surroundings(
+  lexicon = with_lookups(
     LEXICON, [build_method(method, TaskKind.CLASSES)], network, params
   )
   assert lexicon.surroundings.ids.shape == (toy.VOCAB, 16)
@@ -65,10 +65,10 @@ def test_only_a_method_that_projects_mixtures_asks_for_surroundings():
   network, params = NETWORKS["classes"][1], PARAMS["classes"][1]
   for text in ("kd", "kd+mixup", "kd+augpro_fgsm", "kd+token_mix"):
     method = build_method(text, TaskKind.CLASSES)
-    given = with_surroundings(LEXICON, [method], network, params)
+    given = with_lookups(LEXICON, [method], network, params)
     assert given.surroundings is None
   method = build_method("ft+augpro_mix", TaskKind.CLASSES)
-  assert with_surroundings(LEXICON, [method], None, None) is LEXICON
+  assert with_lookups(LEXICON, [method], None, None) is LEXICON
 
 
 def test_the_teacher_gets_no_gradient_and_does_not_come_out():
