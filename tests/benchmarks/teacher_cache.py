@@ -1,19 +1,11 @@
 """What a step of kd costs when the teacher's answers are read, not asked for.
 
-  python -m tests.benchmarks.teacher_cache [--quick]
-
-The two steps are compiled first and then take turns in one process, so that a
-machine whose speed drifts treats them alike; a ratio is taken within its round.
 A micro student learns from a mini teacher and from one of T5 1.1's base size,
 from rows of 32 and of 128 tokens, none of them padding.
 """
 
-import argparse
 import functools
-import statistics
-import time
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +17,7 @@ from augdistill.training.optimizers import make_optimizer
 from augdistill.training.policies import build_policy
 from augdistill.training.step import TrainState, jitted_step
 from augdistill.types import Batch, Lexicon, TaskKind
+from tests.benchmarks.turns import Figure, ratio
 
 # Teacher -> rows of a step: a CPU takes seconds for a few of base's.
 ROWS = {"mini": 64, "base": 8}
@@ -33,26 +26,8 @@ VOCABULARY, CLASSES = 2200, 20
 STEPS = 4  # of each kind in a round
 
 
-class Figure(NamedTuple):
-  """What was measured of one teacher and length.
-
-  Attributes:
-    name: which.
-    online: seconds of a step that asks the teacher, the median over rounds.
-    ratio: of a step that reads its answers to one that asks, the median.
-    lowest: of the rounds.
-    highest: likewise.
-  """
-
-  name: str
-  online: float
-  ratio: float
-  lowest: float
-  highest: float
-
-
 def make_runs(teacher: str, length: int) -> dict[str, Callable[[], object]]:
-  """Some steps that ask the teacher ("online"), and some that read."""
+  """Some steps that read the teacher's answers, and some that ask."""
   shape = functools.partial(
     enct5_config, vocab_size=VOCABULARY, num_outputs=CLASSES
   )
@@ -77,8 +52,8 @@ def make_runs(teacher: str, length: int) -> dict[str, Callable[[], object]]:
     example_id=jnp.arange(rows, dtype=jnp.int32),
   )
   batches = {
-    "online": batch,
-    "cached": batch._replace(answers=jnp.zeros((rows, CLASSES))),
+    "answers read": batch._replace(answers=jnp.zeros((rows, CLASSES))),
+    "teacher asked": batch,
   }
 
   def runner(batch: Batch) -> Callable[[], object]:
@@ -90,7 +65,7 @@ def make_runs(teacher: str, length: int) -> dict[str, Callable[[], object]]:
       for _ in range(STEPS):
         lexicon = Lexicon(producible=words, protected=~words)
         state, _ = step(state, teacher_params, lexicon, batch, key)
-      states.append(jax.block_until_ready(state))
+      states.append(state)
       return state.step
 
     return run
@@ -98,59 +73,14 @@ def make_runs(teacher: str, length: int) -> dict[str, Callable[[], object]]:
   return {name: runner(batch) for name, batch in batches.items()}
 
 
-def _seconds(
-  runs: Mapping[str, Callable[[], object]], rounds: int
-) -> dict[str, list[float]]:
-  """Seconds of each run, by round, taking turns."""
-  for run in runs.values():
-    run()  # Compiles.
-  seconds = {name: [] for name in runs}
-  for _ in range(rounds):
-    for name, run in runs.items():
-      begin = time.perf_counter()
-      run()
-      seconds[name].append(time.perf_counter() - begin)
-  return seconds
-
-
 def measure(quick: bool) -> list[Figure]:
-  """The figures.
-
-  Args:
-    quick: the mini teacher alone, and three rounds.
-  """
-  figures = []
-  for teacher in ("mini",) if quick else ROWS:
-    for length in LENGTHS:
-      runs = make_runs(teacher, length)
-      seconds = _seconds(runs, rounds=3 if quick else 7)
-      ratios = [
-        cached / online
-        for cached, online in zip(
-          seconds["cached"], seconds["online"], strict=True
-        )
-      ]
-      figures.append(
-        Figure(
-          f"{teacher}, {ROWS[teacher]} rows of {length} tokens",
-          statistics.median(seconds["online"]) / STEPS,
-          *(statistics.median(ratios), min(ratios), max(ratios)),
-        )
-      )
-  return figures
-
-
-def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--quick", action="store_true")
-  args = parser.parse_args()
-  print(f"{'ms online':>9}  {'cached':>6}  {'lowest':>6}  {'highest':>7}")
-  for figure in measure(args.quick):
-    print(
-      f"{1e3 * figure.online:9.1f}  {figure.ratio:6.2f}  {figure.lowest:6.2f}  "
-      f"{figure.highest:7.2f}  {figure.name}"
+  """The figures; of the mini teacher alone if quick."""
+  return [
+    ratio(
+      make_runs(teacher, length),
+      per=STEPS,
+      note=f"{teacher} teacher, {ROWS[teacher]} rows of {length} tokens",
     )
-
-
-if __name__ == "__main__":
-  main()
+    for teacher in (("mini",) if quick else ROWS)
+    for length in LENGTHS
+  ]
