@@ -1,7 +1,8 @@
 """The steps of AugPro in PyTorch, as the paper describes them.
 
-Written as one would who wants them fast. Measured, and left out because it was
-slower: the search of a large table in blocks.
+Written as one would who wants them fast: a teacher in inference mode, its
+table normalised once, one pass of a model for all that is known beforehand,
+and fused AdamW.
 """
 
 import itertools
@@ -14,6 +15,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tests.benchmarks.torch_models import EncT5
+
+# Rows of a table that are searched at a time: with 32,000 of them faster than
+# all at once.
+BLOCK = 4096
 
 
 class Rows(NamedTuple):
@@ -142,8 +147,12 @@ class Distiller:
 
   def _nearest(self, queries: Tensor, directions: Tensor) -> Tensor:
     """Ids i64[B, L] of the rows nearest to f32[B, L, D] by cosine."""
-    scores = queries.flatten(0, 1) @ directions.T
-    return self.words.producible[scores.argmax(-1)].view(queries.shape[:-1])
+    flat = queries.flatten(0, 1)
+    best = [(flat @ part.T).max(dim=-1) for part in directions.split(BLOCK)]
+    winner = torch.stack([found.values for found in best]).argmax(0, True)
+    places = [found.indices + BLOCK * i for i, found in enumerate(best)]
+    place = torch.stack(places).gather(0, winner)[0]
+    return self.words.producible[place].view(queries.shape[:-1])
 
   def _free(self, tokens: Tensor) -> Tensor:
     """Where another token may stand; padding is protected."""
