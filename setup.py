@@ -65,6 +65,9 @@ T5X_REQUIRES = [
   "tensorboard>=2.18",
 ]
 
+# What `launch/bench.sh` compares with; augdistill imports neither.
+BENCH_REQUIRES = ["torch>=2.9,<3", "transformers>=5,<6"]
+
 TEST_REQUIRES = [
   *GCS_REQUIRES,
   *SERVE_REQUIRES,
@@ -100,6 +103,7 @@ setuptools.setup(
   python_requires=">=3.11",
   install_requires=INSTALL_REQUIRES,
   extras_require={
+    "bench": BENCH_REQUIRES,
     "gcs": GCS_REQUIRES,
     "serve": SERVE_REQUIRES,
     "t5x": T5X_REQUIRES,

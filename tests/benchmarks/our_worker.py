@@ -1,0 +1,151 @@
+"""Our side of the comparison: `python -m tests.benchmarks.our_worker FOLDER`.
+
+The folder has work.json and rows.npz, as of `tests.benchmarks.torch_step`.
+"""
+
+import functools
+import json
+import pathlib
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import save_file
+
+from augdistill import prng
+from augdistill.checkpoints.flat import named_leaves
+from augdistill.checkpoints.t5_names import to_transformers
+from augdistill.data.batches import train_batches
+from augdistill.data.dataset import Examples
+from augdistill.models.enct5 import EncT5Config, enct5
+from augdistill.training.methods import build_method
+from augdistill.training.optimizers import make_optimizer
+from augdistill.training.phases import draw_all_partners
+from augdistill.training.step import TrainState, jitted_step
+from augdistill.types import Lexicon, TaskKind, clean_view
+from tests.benchmarks import worker
+
+SEED = 0
+ROWS = ("tokens", "offsets", "label", "has_label", "example_id")
+
+
+class Side:
+  """What the worker answers."""
+
+  def __init__(self, folder: str):
+    folder = pathlib.Path(folder)
+    self.work = json.loads((folder / "work.json").read_text())
+    with np.load(folder / "rows.npz") as rows:
+      self.examples = Examples(*(rows[name] for name in ROWS), read_texts=list)
+      self.lexicon = Lexicon(
+        jnp.asarray(rows["producible"]), jnp.asarray(rows["protected"])
+      )
+    self.key = prng.run_key(SEED)
+    # A constant learning rate: a schedule costs nothing on either side.
+    self.optimizer = make_optimizer(decay="constant", warmup_fraction=0.0)
+    self.teacher_params = self.init("teacher")
+    for who in ("student", "teacher"):
+      weights = to_transformers(
+        dict(named_leaves(jax.device_get(self.init(who))))
+      )
+      save_file(weights, folder / f"{who}.safetensors")
+
+  def network(self, who: str, **changes):
+    return enct5(EncT5Config(**self.work[who] | changes))
+
+  def init(self, who: str):
+    return jax.jit(self.network(who).init)(prng.stream(self.key, who))
+
+  def state(self) -> TrainState:
+    params = self.init("student")
+    return TrainState(jnp.int32(0), params, self.optimizer.init(params))
+
+  def step(self, method: str, teacher_dropout: bool = True, **changes):
+    """(state, batch) -> (state, metrics), as of `cli.fit.make_step`."""
+    step = jitted_step(
+      optimizer=self.optimizer,
+      student=self.network("student", **changes),
+      teacher=self.network("teacher"),
+      method=build_method(method, TaskKind.CLASSES),
+      teacher_dropout=teacher_dropout,
+      num_microbatches=1,
+    )
+    return lambda state, batch: step(
+      state, self.teacher_params, self.lexicon, batch, self.key
+    )
+
+  def batches(self, length: int | None):
+    size = self.work["batch_size"]
+    return train_batches(self.examples, size, SEED, length=length)
+
+  @functools.cache  # noqa: B019  (the process ends with it)
+  def training(self, method: str, length: int | None) -> list:
+    """[step, state] of a training that goes on."""
+    return [self.step(method), self.state()]
+
+  def train(self, method: str, length: int | None, steps: int) -> None:
+    """Takes so many more steps of a training."""
+    training, batch_at = self.training(method, length), self.batches(length)
+    step, state = training
+    for number in range(int(state.step), int(state.step) + steps):
+      state, _ = step(state, batch_at(number))
+    training[1] = jax.block_until_ready(state)
+
+  def compile(self, method: str, length: int | None, steps: int) -> float:
+    """Compiles what so many steps need; returns the seconds."""
+    begin, batch_at = time.perf_counter(), self.batches(length)
+    step, _ = self.training(method, length)
+    of_length = {
+      batch.tokens.shape: batch for batch in map(batch_at, range(steps))
+    }
+    for batch in of_length.values():
+      jax.block_until_ready(step(self.state(), batch))
+    return time.perf_counter() - begin
+
+  def answers(self, method: str, length: int | None, steps: int) -> dict:
+    """What both sides must agree on, without dropout.
+
+    Returns:
+      "seen": of each step's batch the rows, their length, and their partners;
+      "student" and "teacher": logits of the first batch, [B, C]; "losses": of
+      each step.
+    """
+    made = build_method(method, TaskKind.CLASSES)
+    step = self.step(method, teacher_dropout=False, dropout_rate=0.0)
+    state, batch_at = self.state(), self.batches(length)
+    said = {"seen": [], "losses": []}
+    inputs = clean_view(batch_at(0)).student
+    for who, params in (
+      ("student", state.params),
+      ("teacher", self.teacher_params),
+    ):
+      logits = jax.jit(self.network(who).forward)(params, inputs).logits
+      said[who] = logits[0].tolist()
+    for number in range(steps):
+      batch, key = batch_at(number), prng.at_step(self.key, number)
+      drawn = draw_all_partners(made, jax.tree.map(jnp.asarray, batch), key)
+      partners = [p[0].tolist() for p in drawn.values()]
+      said["seen"].append(
+        {
+          "rows": batch.example_id.tolist(),
+          "length": batch.tokens.shape[1],
+          "partner": partners[0] if partners else [],
+        }
+      )
+      state, metrics = step(state, batch)
+      total, weight = metrics["loss"]
+      said["losses"].append(float(total / weight))
+    return said
+
+
+def main() -> None:
+  side = Side(sys.argv[1])
+  worker.serve(
+    {"train": side.train, "answers": side.answers, "compile": side.compile}
+  )
+
+
+if __name__ == "__main__":
+  main()
