@@ -4,6 +4,7 @@
 #
 #   prepare_environment        what augdistill needs
 #   prepare_environment test   and the tools of the tests
+#   prepare_environment bench  and what the benchmarks compare with
 #
 # Afterwards .venv/bin is first on PATH, and ROOT is the checkout. The
 # interpreter is the first suitable one on PATH, or the one named by the
@@ -144,15 +145,18 @@ make_environment() {
 }
 
 prepare_environment() {
-  local extras=${1:-} current made_from=""
-  current=$(fingerprint)
+  local extras=${1:-} current had=""
+  current=$(fingerprint):
   if "$VENV/bin/python" -c 'import pip' 2>/dev/null; then
-    made_from=$(cat "$VENV/made_from" 2>/dev/null) || made_from=""
+    had=$(cat "$VENV/made_from" 2>/dev/null) || had=""
   fi
-  if [ "$made_from" != "$current $extras" ] &&
-    [ "$made_from" != "$current test" ]; then
+  case $had in
+    "$current"*) had="${had#"$current"} " ;; # The extras that are there.
+    *) had="" ;;
+  esac
+  if [[ $had != *" $extras "* && (-z $had || -n $extras) ]]; then
     make_environment "$extras"
-    echo "$current $extras" >"$VENV/made_from"
+    echo "$current${had% } $extras" >"$VENV/made_from"
   fi
   export PATH="$VENV/bin:$PATH"
 }

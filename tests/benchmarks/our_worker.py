@@ -20,6 +20,7 @@ from augdistill.checkpoints.t5_names import to_transformers
 from augdistill.data.batches import train_batches
 from augdistill.data.dataset import Examples
 from augdistill.models.enct5 import EncT5Config, enct5
+from augdistill.training.lookups import with_lookups
 from augdistill.training.methods import build_method
 from augdistill.training.optimizers import make_optimizer
 from augdistill.training.phases import draw_all_partners
@@ -64,17 +65,18 @@ class Side:
 
   def step(self, method: str, teacher_dropout: bool = True, **changes):
     """(state, batch) -> (state, metrics), as of `cli.fit.make_step`."""
+    method = build_method(method, TaskKind.CLASSES)
+    teacher, params = self.network("teacher"), self.teacher_params
+    lexicon = with_lookups(self.lexicon, [method], teacher, params)
     step = jitted_step(
       optimizer=self.optimizer,
       student=self.network("student", **changes),
-      teacher=self.network("teacher"),
-      method=build_method(method, TaskKind.CLASSES),
+      teacher=teacher,
+      method=method,
       teacher_dropout=teacher_dropout,
       num_microbatches=1,
     )
-    return lambda state, batch: step(
-      state, self.teacher_params, self.lexicon, batch, self.key
-    )
+    return lambda state, batch: step(state, params, lexicon, batch, self.key)
 
   def batches(self, length: int | None):
     size = self.work["batch_size"]

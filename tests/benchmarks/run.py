@@ -44,6 +44,8 @@ BENCHMARKS = {
   "projection": "Projection to tokens",
   "teacher_cache": "Answers of the teacher that are read",
   "lengths": "Texts in buckets of their length",
+  "torch_step": "A step in PyTorch",
+  "torch_training": "A training in PyTorch",
   "text_edits": "Edits of texts",
   "scaling": "A step by rows, length and vocabulary",
   "devices": "A step on several devices",
