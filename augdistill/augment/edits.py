@@ -1,10 +1,10 @@
 """EDA on the device: words replaced, inserted, swapped and deleted.
 
-A row is edited by gathers and one sort, not by a loop over its positions: a
+A row is edited by comparisons and gathers, not by a loop over its positions: a
 loop would be as many small kernels one after the other as a text has words,
 which an accelerator spends its time on starting. So every operation is done
 to every row, with no edits where it is another operation's turn; and what
-shortens and lengthens a row changes the places by which it is sorted at the
+shortens and lengthens a row changes the places by which it is ordered at the
 end.
 
 References:
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from augdistill import prng
-from augdistill.augment.masks import largest
+from augdistill.augment.masks import in_order, largest
 from augdistill.augment.mixing import exchangeable
 from augdistill.augment.replacement import (
   check_neighbours,
@@ -228,7 +228,7 @@ def _lay_out(
   place = jnp.concatenate(
     [jnp.where(deleted, end, 2 * index), jnp.where(inserted, 2 * gaps - 1, end)]
   )
-  order = jnp.argsort(place, stable=True)[: tokens.size]
+  order = in_order(place, tokens.size)
   tokens = jnp.concatenate([jnp.where(deleted, _PADDING, tokens), new])
   mask = jnp.concatenate([mask & ~deleted, inserted])
   return tokens[order], mask[order]

@@ -14,9 +14,13 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Complex, Float, Int, Key
+from jaxtyping import Array, Bool, Complex, Float, Int, Key, Num
 
 from augdistill import prng
+
+# Keys up to so many are ordered by comparing each with each: on CPUs that takes
+# 1/2 to 1/7 of XLA's sort, and more than it where there are twice as many.
+_COMPARED = 128
 
 
 def round_at_random(
@@ -51,6 +55,8 @@ def largest(
     bool[...]; among equals the earlier entries are taken.
   """
   values, flat = jnp.where(free, values, -jnp.inf).ravel(), free.ravel()
+  if values.size <= _COMPARED:
+    return (flat & (_ranks(-values) < count)).reshape(free.shape)
   count = jnp.minimum(count, jnp.sum(flat))
   # One sort of the values alone finds the smallest that is taken.
   last = jnp.clip(values.size - count, 0, values.size - 1)
@@ -59,6 +65,27 @@ def largest(
   level = flat & (values == threshold)
   rest = count - jnp.sum(above)
   return (above | (level & (jnp.cumsum(level) <= rest))).reshape(free.shape)
+
+
+def in_order(keys: Num[Array, "L"], count: int) -> Int[Array, "*count"]:
+  """Where the `count` smallest keys are: the beginning of a stable argsort."""
+  if keys.size > _COMPARED:
+    return jnp.argsort(keys, stable=True)[:count].astype(jnp.int32)
+  wanted = jnp.arange(count, dtype=jnp.int32)
+  index = jnp.arange(keys.size, dtype=jnp.int32)
+  here = _ranks(keys)[None] == wanted[:, None]
+  return jnp.sum(jnp.where(here, index[None], 0), axis=-1, dtype=jnp.int32)
+
+
+def _ranks(keys: Num[Array, "L"]) -> Int[Array, "L"]:
+  """How many keys are smaller than each, or equal and earlier."""
+  index = jnp.arange(keys.size, dtype=jnp.int32)
+  before = jnp.where(
+    index[:, None] < index[None],
+    keys[:, None] <= keys[None],
+    keys[:, None] < keys[None],
+  )
+  return jnp.sum(before, axis=0, dtype=jnp.int32)
 
 
 def take_at_random(

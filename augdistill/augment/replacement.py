@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from augdistill import prng
-from augdistill.augment.masks import draw_count, largest
+from augdistill.augment.masks import draw_count, in_order, largest
 from augdistill.augment.mixing import exchangeable
 from augdistill.augment.projection import as_token_view
 from augdistill.errors import UsageError
@@ -215,8 +215,7 @@ def draw_positions(
 ) -> Int[Array, "*slots"]:
   """The first of one row's free positions in random order, then others."""
   order = jax.random.uniform(key, free.shape)
-  order = jnp.argsort(jnp.where(free, order, jnp.inf), stable=True)
-  return order[:slots].astype(jnp.int32)
+  return in_order(jnp.where(free, order, jnp.inf), slots)
 
 
 def put(
