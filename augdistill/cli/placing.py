@@ -19,8 +19,20 @@ def place_params(
   return mesh.place(params, param_shardings(model, devices, over_data))
 
 
-# Once per model, since it is traced for that.
-param_shardings = functools.cache(mesh.param_shardings)
+@functools.cache
+def _param_shardings(
+  model: Network | MaskedLM, devices: jax.sharding.Mesh, over_data: bool
+) -> Params:
+  return mesh.param_shardings(model, devices, over_data)
+
+
+def param_shardings(
+  model: Network | MaskedLM,
+  devices: jax.sharding.Mesh,
+  over_data: bool = False,
+) -> Params:
+  """`mesh.param_shardings`, once per model, since it is traced for that."""
+  return _param_shardings(model, devices, over_data)
 
 
 def check_batch_size(
