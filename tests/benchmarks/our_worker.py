@@ -143,9 +143,15 @@ class Side:
 
 
 def main() -> None:
+  cores = worker.stay(sys.argv[2])  # JAX has a thread for each.
   side = Side(sys.argv[1])
   worker.serve(
-    {"train": side.train, "answers": side.answers, "compile": side.compile}
+    {
+      "train": side.train,
+      "answers": side.answers,
+      "compile": side.compile,
+      "threads": lambda: cores,
+    }
   )
 
 

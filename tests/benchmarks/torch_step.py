@@ -177,6 +177,9 @@ def both_sides(
       protected=np.asarray(lexicon.protected),
     )
     with workers(folder, OURS, THEIRS) as sides:
+      threads = [side.ask("threads") for side in sides]
+      if threads[0] != threads[1]:
+        raise RunError(f"both sides must have equal threads, got {threads}")
       yield sides
 
 

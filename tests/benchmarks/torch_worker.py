@@ -5,7 +5,6 @@ It imports no JAX.
 
 import functools
 import json
-import os
 import pathlib
 import sys
 
@@ -83,10 +82,16 @@ class Side:
 
 
 def main() -> None:
-  torch.set_num_threads(len(os.sched_getaffinity(0)))
+  torch.set_num_threads(worker.stay(sys.argv[2]))
   torch.manual_seed(0)
   side = Side(sys.argv[1])
-  worker.serve({"train": side.train, "answers": side.answers})
+  worker.serve(
+    {
+      "train": side.train,
+      "answers": side.answers,
+      "threads": torch.get_num_threads,
+    }
+  )
 
 
 if __name__ == "__main__":

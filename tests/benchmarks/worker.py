@@ -7,6 +7,7 @@ works.
 
 import contextlib
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -17,7 +18,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 class Worker:
-  """A process that runs `python -m MODULE FOLDER`, which calls `serve`.
+  """A process that runs `python -m MODULE FOLDER CORES`, which calls `serve`.
+
+  CORES are those of this process.
 
   Attributes:
     module: what it runs.
@@ -25,8 +28,9 @@ class Worker:
 
   def __init__(self, module: str, folder: str):
     self.module = module
+    cores = json.dumps(sorted(os.sched_getaffinity(0)))
     self._process = subprocess.Popen(
-      [sys.executable, "-m", module, folder],
+      [sys.executable, "-m", module, folder, cores],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       cwd=ROOT,
@@ -64,6 +68,16 @@ def workers(folder: str, *modules: str) -> Iterator[list[Worker]]:
       started.append(Worker(module, folder))
       stack.callback(started[-1].end)
     yield started
+
+
+def stay(cores: str) -> int:
+  """Keeps this process on the cores that it was given; how many they are.
+
+  To be called behind all imports: that of torch lets a process out of the
+  cores that it was bound to, and then it runs more threads than the other.
+  """
+  os.sched_setaffinity(0, json.loads(cores))
+  return len(os.sched_getaffinity(0))
 
 
 def serve(answers: Mapping[str, Callable[..., Any]]) -> None:
