@@ -4,7 +4,7 @@
 #   bash launch/bench.sh [--quick] [--out DIR] [BENCHMARK ...]
 #   bash launch/bench.sh [--rounds N] METHOD ...
 #
-# All benchmarks take half an hour, --quick some minutes; --help names them. Of
+# All benchmarks take about an hour, --quick some minutes; --help names them. Of
 # methods it prints what a step costs, relative to the first one's.
 # AUGDISTILL_SHARED=DIR names a folder with data/, for those on real data.
 set -euo pipefail

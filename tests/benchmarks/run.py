@@ -29,10 +29,10 @@ from typing import Any, NamedTuple
 
 import augdistill
 from augdistill.augment.methods import BASES
-from augdistill.errors import listing, suggest
+from augdistill.errors import UsageError, listing, suggest
 from augdistill.reports.provenance import git_revision, versions
 from tests.benchmarks import step_cost
-from tests.benchmarks.turns import Figure, Missing
+from tests.benchmarks.turns import ROUNDS, Figure, Missing
 
 TABLE = "benchmarks.md"
 ROOT = pathlib.Path(augdistill.__file__).parents[1]
@@ -215,10 +215,20 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument(
     "--rounds", metavar="N", type=int, default=12, help="of methods"
   )
-  parser.add_argument("what", metavar="BENCHMARK or METHOD", nargs="*")
+  parser.add_argument(
+    "what",
+    metavar="BENCHMARK or METHOD",
+    nargs="*",
+    help=f"benchmarks are {', '.join(BENCHMARKS)}; by default all",
+  )
   args = parser.parse_args(argv)
   if args.what and args.what[0].startswith(tuple(BASES)):
-    step_cost.print_costs(args.what, args.rounds)
+    if args.rounds < ROUNDS:
+      parser.error(f"--rounds must be at least {ROUNDS}, got {args.rounds}")
+    try:
+      step_cost.print_costs(args.what, args.rounds)
+    except UsageError as error:
+      parser.error(str(error))
     return 0
   names = dict.fromkeys(args.what or BENCHMARKS)
   for name in names:
@@ -227,6 +237,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"a benchmark must be one of {', '.join(BENCHMARKS)}, got {name!r}."
         + suggest(name, BENCHMARKS)
       )
+  if args.out.exists() and not args.out.is_dir():
+    parser.error(f"--out must be a directory, got the file {args.out}")
   results: dict[str, Result] = {}
   for name in names:
     print(f"{name}: {BENCHMARKS[name]}", flush=True)

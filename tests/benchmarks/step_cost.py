@@ -166,7 +166,13 @@ def asked_figures(bench: Bench) -> list[Figure]:
 
 
 def print_costs(methods: Sequence[str], rounds: int) -> None:
-  """Prints what methods cost, relative to the first one."""
+  """Prints what methods cost, relative to the first one.
+
+  Raises:
+    UsageError: for a method that is none, before anything is made.
+  """
+  for method in methods:
+    build_policy(method, TaskKind.CLASSES)
   bench = Bench()
   first, *others = dict.fromkeys(methods)
   print(f"{rounds} rounds of {STEPS} steps, {jax.devices()}")

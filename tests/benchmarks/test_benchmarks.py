@@ -147,11 +147,20 @@ def test_the_file_holds_the_same_and_where_it_was_measured(results, tmp_path):
   assert told["benchmarks"]["lengths"]["missing"] == "a data set"
 
 
-def test_what_is_no_benchmark_is_refused_with_the_ones_there_are(capsys):
+@pytest.mark.parametrize(
+  ("argv", "message"),
+  [
+    (["lenghts"], "got 'lenghts'. Did you mean 'lengths'?"),
+    (["kd", "kd+mixap"], "no view or term is called 'mixap'"),
+    (["--rounds", "6", "kd"], "--rounds must be at least 7, got 6"),
+    (["--out", __file__], f"must be a directory, got the file {__file__}"),
+  ],
+)
+def test_wrong_arguments_are_refused(capsys, argv, message):
   with pytest.raises(SystemExit) as stopped:
-    run.main(["lenghts"])
+    run.main(argv)
   assert stopped.value.code == 2
-  assert "got 'lenghts'. Did you mean 'lengths'?" in capsys.readouterr().err
+  assert message in capsys.readouterr().err
 
 
 def test_what_is_missing_is_told_and_what_fails_stops_no_other(monkeypatch):

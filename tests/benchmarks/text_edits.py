@@ -38,7 +38,7 @@ _BEGINS_WORD = "▁"  # as SentencePiece writes it
 
 def measure(quick: bool) -> list[Figure]:
   """EDA and KNN."""
-  return figures_of(512 if quick else ROWS, BATCH_SIZE)
+  return figures_of(2048 if quick else ROWS, BATCH_SIZE)
 
 
 def figures_of(rows: int, batch_size: int) -> list[Figure]:

@@ -77,7 +77,7 @@ def figures_of(size: str, name: str, data: Data, rows: int) -> list[Figure]:
         alone: _passes(model, params, examples),
         whole: evaluate,
         padded: lambda: evaluate(longest),
-        labels: lambda: [*label(texts)] and None,
+        labels: lambda: [*label(texts)],
       }
     )
   pairs = (whole, alone), (padded, whole), (labels, whole)
