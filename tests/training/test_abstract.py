@@ -265,3 +265,18 @@ def test_batches_have_what_a_method_reads(method, what):
   assert step.out_info[1]["loss"][0].dtype == jnp.float32
   assert (given.batch.rewrites is None) == ("rewrites" not in what)
   assert (given.batch.teacher is None) == ("apart" not in what)
+
+
+def test_neighbours_that_are_listed_are_not_sought_in_a_step():
+  knn = build_method("kd+knn(k=4)", TaskKind.CLASSES)
+  where = mesh.make_mesh(devices=jax.devices()[:1])
+
+  def products(neighbours):
+    it = job(*TINY, neighbours=neighbours)
+    given = abstract.arguments(it, where)
+    return abstract.costs(it, abstract.trace(it, knn, given), given).by_part
+
+  sought, listed = products(0), products(4)
+  assert sought["knn:view"] > 0
+  del sought["knn:view"]
+  assert +listed == sought
