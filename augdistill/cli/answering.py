@@ -185,10 +185,7 @@ def _fill(
 
 
 def _asked(
-  experiment: Experiment,
-  rows: Examples,
-  chosen: np.ndarray,
-  batch_size: int | None = None,
+  experiment: Experiment, rows: Examples, chosen: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
   """(numbers of rows, f32[K, m, C] the teacher's answers to them).
 
@@ -196,11 +193,13 @@ def _asked(
   """
   teacher, config = experiment.teacher, experiment.config
   devices = experiment.mesh
-  size = mesh.round_up_rows(batch_size or config.eval_batch_size, devices)
-  shard = share_of_host(size, mesh.shares_here(devices))
   lengths = _padded(rows.lengths[chosen], teacher.served.model.max_length)
   for length in np.unique(lengths):
     its = chosen[lengths == length]
+    # One program for each length, and no larger than its rows need.
+    size = min(config.eval_batch_size, len(its))
+    size = mesh.round_up_rows(size, devices)
+    shard = share_of_host(size, mesh.shares_here(devices))
     for places, weight in evaluation_rows(len(its), size):
       batch = make_batch(rows, its[places][shard], int(length), weight[shard])
       answers = answers_of(
@@ -239,7 +238,8 @@ def _check(
   values, counts = np.unique(lengths, return_counts=True)
   found = found[lengths == values[np.argmax(counts)]]  # So, one program.
   sample = found[:: max(1, len(found) // _ASKED_AGAIN)][:_ASKED_AGAIN]
-  ((sample, now),) = _asked(experiment, rows, sample, _ASKED_AGAIN)
+  batches = zip(*_asked(experiment, rows, sample), strict=True)
+  sample, now = map(np.concatenate, batches)
   then = np.stack(
     [kept.at(sample, np.full(len(sample), draw)) for draw in range(kept.draws)],
     axis=1,

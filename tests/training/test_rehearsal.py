@@ -119,7 +119,6 @@ def test_what_does_not_fit_is_said_with_its_view(text, said):
     ("kd+ad2+token_mix", True),
     ("kd(clean=false)+token_mix", False),
     ("kd+hidden_mse", False),
-    ("kd+noise+hidden_mse(on=noise)", False),
   ],
 )
 def test_known_answers_spare_the_teacher_unless_its_layers_are_read(
