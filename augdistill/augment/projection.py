@@ -5,6 +5,7 @@ References:
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +80,6 @@ def read_as_tokens(view: View, batch: Batch, models: Models) -> View:
   shape = (len(view.weight), *batch.tokens.shape)
   # Several copies may have no partners.
   free = jnp.broadcast_to(exchangeable(batch, lexicon), shape)
-  free &= (view.weight > 0)[..., None]
   if isinstance(view.teacher, Inputs):
     queries = view.teacher.embeddings
     table = models.teacher.table(models.teacher_params)
@@ -89,13 +89,12 @@ def read_as_tokens(view: View, batch: Batch, models: Models) -> View:
     table = models.student.table(models.student_params)
     frozen = None
   if view.mixture is not None and frozen is not None:
-    nearest, stats = nearest_of_mixtures(view.mixture, free, table, lexicon)
+    nearest, stages = nearest_of_mixtures(view.mixture, free, table, lexicon)
   else:
-    nearest, stats = nearest_or_own(queries, own, table, lexicon), {}
+    nearest, stages = nearest_or_own(queries, own, table, lexicon), {}
   tokens = jnp.where(free, nearest, own)
-  return as_token_view(
-    view._replace(stats=view.stats | stats), batch, tokens, free
-  )
+  stats = view.stats | _shares(stages, free, view.weight)
+  return as_token_view(view._replace(stats=stats), batch, tokens, free)
 
 
 def _with_itself(batch: Batch) -> Batch:
@@ -215,18 +214,24 @@ def token_stats(
   A token that both parents have counts as the anchor's (a); so "changed" is
   "from_b" plus "from_neither".
   """
+  changed = tokens != batch.tokens[None]
+  wanted = {"changed": changed}
+  if batch.partner is not None:
+    from_b = tokens == batch.partner.tokens
+    wanted["from_b"] = changed & from_b
+    wanted["from_neither"] = changed & ~from_b
+  return _shares(wanted, free, weight)
+
+
+def _shares(
+  wanted: Mapping[str, Bool[Array, "n B L"]],
+  free: Bool[Array, "n B L"],
+  weight: Float[Array, "n B"],
+) -> Metrics:
+  """Of the free tokens of rows that count, how many are where."""
   counted = jnp.where(free, weight[..., None], 0.0)
   total = jnp.sum(counted)
-
-  def share(where):
-    return jnp.sum(counted, where=where), total
-
-  changed = tokens != batch.tokens[None]
-  if batch.partner is None:
-    return {"changed": share(changed)}
-  from_b = tokens == batch.partner.tokens
   return {
-    "changed": share(changed),
-    "from_b": share(changed & from_b),
-    "from_neither": share(changed & ~from_b),
+    name: (jnp.sum(counted, where=where), total)
+    for name, where in wanted.items()
   }

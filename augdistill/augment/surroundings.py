@@ -33,7 +33,6 @@ from augdistill.augment.nearest import (
 from augdistill.augment.stages import settle
 from augdistill.types import (
   Lexicon,
-  Metrics,
   Mixture,
   Surroundings,
 )
@@ -103,7 +102,7 @@ def nearest_of_mixtures(
   asked: Bool[Array, "n M L"],
   table: Float[Array, "V D"],
   lexicon: Lexicon,
-) -> tuple[Int[Array, "n M L"], Metrics]:
+) -> tuple[Int[Array, "n M L"], dict[str, Bool[Array, "n M L"]]]:
   """The token nearest to each mixture of two words, as `nearest_tokens` has it.
 
   Args:
@@ -113,8 +112,8 @@ def nearest_of_mixtures(
     lexicon: which tokens may be put there, with the table's surroundings.
 
   Returns:
-    i32[n, M, L], any token where none is asked for; and by which stage tokens
-    were found, as shares: "by_parents" (k = 1), "by_neighbours", "by_search".
+    i32[n, M, L], any token where none is asked for; and the name of a stage ->
+    where it found them: "by_parents" (k = 1), "by_neighbours", "by_search".
   """
   around, table = lexicon.surroundings, jax.lax.stop_gradient(table)
   flat = Mixture(*(x.ravel() for x in mixture))
@@ -167,17 +166,16 @@ def nearest_of_mixtures(
     token, sure = settle(ask, wanted & ~sure, (token, sure), chunk)
   token = settle(search, wanted & ~sure, token, _CHUNK)
 
-  def share(where):
-    return (
-      jnp.sum(wanted & where).astype(jnp.float32),
-      jnp.sum(wanted).astype(jnp.float32),
-    )
-
-  return token.reshape(asked.shape), {
-    "by_parents": share(by_parents),
-    "by_neighbours": share(sure & ~by_parents),
-    "by_search": share(~sure),
+  stages = {
+    "by_parents": by_parents,
+    "by_neighbours": sure & ~by_parents,
+    "by_search": ~sure,
   }
+  found = {
+    name: (wanted & where).reshape(asked.shape)
+    for name, where in stages.items()
+  }
+  return token.reshape(asked.shape), found
 
 
 def _queries(some: Mixture, table: Float[Array, "V D"]) -> Float[Array, "m D"]:

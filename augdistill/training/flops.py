@@ -67,8 +67,9 @@ def costs_of(traced: Any) -> Costs:
 
   A product of [m, k] and [k, n] is 2 m k n operations; a `while` loop, whose
   turns nobody knows, counts as one; of the branches of a condition, the
-  costliest counts. What nobody reads does not count, since a compiler leaves it
-  out.
+  costliest counts, and of those that are for one kind of device each, the
+  first, which does the same as the others. What nobody reads does not count,
+  since a compiler leaves it out.
 
   Args:
     traced: the program, a closed jaxpr.
@@ -146,7 +147,9 @@ def _of_jaxpr(jaxpr: Any, scope: str) -> Counter[tuple[str, str]]:
       total[part_of(here), _MOVED] += sum(map(bytes_of, arrays))
       continue
     inner = [_of_jaxpr(sub, here) for sub in _sub_jaxprs(eqn)]
-    if name == "cond":
+    if name == "cond" and eqn.params.get("branches_platforms"):
+      inner = inner[:1]
+    elif name == "cond":
       inner = [max(inner, key=_flops_in)]
     for counts in inner:
       turns = eqn.params["length"] if name == "scan" else 1

@@ -160,7 +160,7 @@ def _mixtures(mixture, table, lexicon, name, rows=None) -> Figure:
   known = lexicon._replace(surroundings=around)
   certified = jax.jit(nearest_of_mixtures)
   found, stages = certified(mixture, asked, table, known)
-  shares = {stage: float(a) / float(b) for stage, (a, b) in stages.items()}
+  shares = {stage: float(where.mean()) for stage, where in stages.items()}
   kinds = lexicon.continues
 
   @jax.jit
