@@ -222,10 +222,10 @@ def test_the_stand_in_has_the_signatures_of_t5x():
           ), (what, one)
 
 
-@pytest.mark.parametrize(("mesh_shape", "parts"), [((1, 2), None), ((2, 1), 2)])
 def test_a_step_has_loss_and_gradients_of_the_standalone_trainer(
-  folder, monkeypatch, mesh_shape, parts
+  folder, monkeypatch
 ):
+  """On two devices, as T5X cuts the student over them, and the batch."""
   from augdistill.data.load import DataConfig
   from augdistill.models.enct5 import EncT5Config
 
@@ -258,52 +258,55 @@ def test_a_step_has_loss_and_gradients_of_the_standalone_trainer(
     converter = student.FEATURE_CONVERTER_CLS(pack=False)
     batch = next(converter(rows, lengths).batch(8).as_numpy_iterator())
     # T5X cuts parameters over all devices of a CPU, and there are two heads.
-    devices = np.array(jax.devices()[:2]).reshape(mesh_shape)
-    mesh = jax.sharding.Mesh(devices, ("data", "model"))
-    monkeypatch.setattr(partitioning, "default_mesh", lambda *_: mesh)
-    partitioner = partitioning.PjitPartitioner(num_partitions=1)
-    first = utils.TrainStateInitializer(
-      student.optimizer_def, student.get_initial_variables, {}, partitioner
-    )
-    state = first.from_scratch(jax.random.PRNGKey(3)).replace_step(3)
-    params = jax.device_get(state.params)
-    theirs = teacher.network.init(jax.random.key(5))
-    monkeypatch.setattr(
-      sys.modules["augdistill.t5x_plugin.trainer"],
-      "_restore",
-      lambda *_: (theirs, None),
-    )
-    trainer = t5x_plugin.DistillTrainer(
-      student,
-      *(state, partitioner, [], str(folder / "summary")),
-      *(first.train_state_axes, jax.random.PRNGKey(7)),
-      learning_rate_fn=lambda step: jnp.float32(1e-3),
-      num_microbatches=parts,
-      method=BOTH,
-      teacher=teacher,
-    )
-    step = functools.partial(
-      grads_and_metrics,
-      student=student.network,
-      teacher=teacher.network,
-      method=build_method(BOTH, TaskKind.CLASSES),
-      num_microbatches=parts or 1,
-    )
-    grads, wanted = jax.jit(step)(
-      *(params, theirs, student.data.vocab.lexicon),
-      features.as_batch(jax.tree.map(jnp.asarray, batch)),
-      *(jax.random.key(7), jnp.int32(3)),
-    )
-    with trainer:
-      found = trainer.train(iter([batch]), 1, start_step=3).result()
-    for name, (total, weight) in wanted.items():
-      np.testing.assert_allclose(
-        found[name].value, total / weight, rtol=1e-5, err_msg=name
+    for mesh_shape, parts in [((1, 2), None), ((2, 1), 2)]:
+      devices = np.array(jax.devices()[:2]).reshape(mesh_shape)
+      mesh = jax.sharding.Mesh(devices, ("data", "model"))
+      monkeypatch.setattr(
+        partitioning, "default_mesh", lambda *_, mesh=mesh: mesh
       )
-    assert {"augpro_mix/kl", "augpro_fgsm/kl", "clean/label"} < set(wanted)
-    arrays = jax.device_get((params, grads, trainer.train_state.params))
-    for was, grad, now in zip(*map(jax.tree.leaves, arrays), strict=True):
-      np.testing.assert_allclose(was - now, grad, rtol=1e-4, atol=1e-5)
+      partitioner = partitioning.PjitPartitioner(num_partitions=1)
+      first = utils.TrainStateInitializer(
+        student.optimizer_def, student.get_initial_variables, {}, partitioner
+      )
+      state = first.from_scratch(jax.random.PRNGKey(3)).replace_step(3)
+      params = jax.device_get(state.params)
+      theirs = teacher.network.init(jax.random.key(5))
+      monkeypatch.setattr(
+        sys.modules["augdistill.t5x_plugin.trainer"],
+        "_restore",
+        lambda *_, its=theirs: (its, None),
+      )
+      trainer = t5x_plugin.DistillTrainer(
+        student,
+        *(state, partitioner, [], str(folder / "summary")),
+        *(first.train_state_axes, jax.random.PRNGKey(7)),
+        learning_rate_fn=lambda step: jnp.float32(1e-3),
+        num_microbatches=parts,
+        method=BOTH,
+        teacher=teacher,
+      )
+      step = functools.partial(
+        grads_and_metrics,
+        student=student.network,
+        teacher=teacher.network,
+        method=build_method(BOTH, TaskKind.CLASSES),
+        num_microbatches=parts or 1,
+      )
+      grads, wanted = jax.jit(step)(
+        *(params, theirs, student.data.vocab.lexicon),
+        features.as_batch(jax.tree.map(jnp.asarray, batch)),
+        *(jax.random.key(7), jnp.int32(3)),
+      )
+      with trainer:
+        found = trainer.train(iter([batch]), 1, start_step=3).result()
+      for name, (total, weight) in wanted.items():
+        np.testing.assert_allclose(
+          found[name].value, total / weight, rtol=1e-5, err_msg=name
+        )
+      assert {"augpro_mix/kl", "augpro_fgsm/kl", "clean/label"} < set(wanted)
+      arrays = jax.device_get((params, grads, trainer.train_state.params))
+      for was, grad, now in zip(*map(jax.tree.leaves, arrays), strict=True):
+        np.testing.assert_allclose(was - now, grad, rtol=1e-4, atol=1e-5)
 
 
 # --- the binaries ------------------------------------------------------------
