@@ -138,34 +138,31 @@ def nearest_of_mixtures(
     a, b = some.share * a, (1 - some.share) * b
     bound = a * around.cosine[some.first, k] + b * around.cosine[some.second, k]
     sure = best > bound + 2 * slack(width) * (a + b)
-    token = jnp.where(sure, token, 0)
-    first = some.first
-    return or_own(token, best, query, first, table, norm, allowed), sure
+    token = jnp.where(sure, token, 0)  # There may have been none.
+    return or_own(token, best, query, some.first, table, norm, allowed), sure
 
-  def search(which):
-    some = Mixture(*(jnp.take(x, which) for x in flat))
-    query, norm, allowed = (
-      _queries(some, table),
-      around.norm,
-      lexicon.producible,
-    )
-    token, score = nearest_tokens(
-      query, table, allowed, kinds=_kinds(some, lexicon), norm=norm
-    )
+  def among_all(some):
+    query, kinds = _queries(some, table), _kinds(some, lexicon)
+    token, score = nearest_tokens(query, table, allowed, kinds=kinds, norm=norm)
     return or_own(token, score, query, some.first, table, norm, allowed)
 
-  def among_some(which, k):
-    return among(Mixture(*(jnp.take(x, which) for x in flat)), k)
+  def of(which):
+    return Mixture(*(jnp.take(x, which) for x in flat))
 
   wanted = asked.ravel()
   token, sure = among(flat, 1)
   by_parents = sure
   for more in sorted({min(_FEW, most), most} - {1}):
     chunk = max(1, _CANDIDATES // (2 * more * width))
-    ask = functools.partial(among_some, k=more)
-    token, sure = settle(ask, wanted & ~sure, (token, sure), chunk)
-  token = settle(search, wanted & ~sure, token, _CHUNK)
-
+    token, sure = settle(
+      lambda which, k=more: among(of(which), k),
+      wanted & ~sure,
+      (token, sure),
+      chunk,
+    )
+  token = settle(
+    lambda which: among_all(of(which)), wanted & ~sure, token, _CHUNK
+  )
   stages = {
     "by_parents": by_parents,
     "by_neighbours": sure & ~by_parents,
