@@ -68,12 +68,14 @@ def test_a_run_killed_during_its_saves_ends_with_the_same_bits(tmp_path):
     expected = jax.jit(train_step)(expected)
   draw = random.Random(0)
   cut_short = 0
-  for kill_step in (1, 14, 27):
+  for kills, kill_step in enumerate(range(1, NUM_STEPS - 4, 5), 1):
     start = kill_at(tmp_path, kill_step, draw.uniform(0, 0.1))
     assert start >= kill_step - 15  # it did not begin anew
     cut_short += any(tmp_path.glob("*-tmp*"))
     saved = Store(tmp_path).latest_step()
     assert saved is None or saved >= kill_step - 2
+    if kills >= 3 and cut_short:
+      break
   assert cut_short > 0, "no kill fell into a save: the test tests nothing"
   train(tmp_path)
   with Store(tmp_path) as store:

@@ -78,9 +78,11 @@ def test_a_run_that_reads_answers_is_the_run_that_asks(filled, data, teacher):
   )
   assert len(one) == 4
   for mine, its in zip(one, two, strict=True):
-    for name in ("loss", "clean/kl", "gradient_norm"):
+    for name in ("loss", "clean/kl"):
       expected = pytest.approx(its[name], rel=1e-6, abs=1e-6)
       assert mine[name] == expected, name
+    expected = pytest.approx(its["gradient_norm"], rel=1e-5)
+    assert mine["gradient_norm"] == expected
 
 
 @pytest.mark.usefixtures("spared")
