@@ -117,6 +117,42 @@ def test_a_forbidden_row_or_one_without_direction_is_never_chosen():
   assert (np.asarray(score) < 0).any()
 
 
+@pytest.mark.parametrize("block", [8, 24, 100])
+def test_rounded_products_find_the_winner_of_float32(block):
+  queries, table, allowed = draw_world(6, (4, 30), 50, 16)
+  # Near ties, which only float32 tells apart; queries near two rows alike; a
+  # row alone in its kind, and one that has no other.
+  table[25:45] = table[:20] * (1 + 1e-3 * queries[0, :20])
+  queries[1, :20] = table[:20] + table[25:45]
+  kinds = np.arange(120).reshape(4, 30) % 3 == 0, np.arange(50) == 7
+  allowed[7] = True
+
+  @functools.partial(jax.jit, static_argnames=("dtype", "apart"))
+  def find(queries, dtype, apart):
+    return nearest_tokens(
+      queries,
+      jnp.asarray(table),
+      jnp.asarray(allowed),
+      block=block,
+      kinds=jax.tree.map(jnp.asarray, kinds) if apart else None,
+      products=dtype,
+    )
+
+  for apart in (False, True):
+    token, score = find(queries, jnp.float32, apart)
+    its, close = find(queries, jnp.bfloat16, apart)
+    np.testing.assert_array_equal(its, token)
+    np.testing.assert_allclose(close, score, rtol=1e-5)
+  # Rounding alone would have taken some for others.
+  unit = table / np.linalg.norm(table, axis=-1, keepdims=True)
+  half, units = (
+    np.asarray(jnp.asarray(x, jnp.bfloat16), np.float32)
+    for x in (queries, unit)
+  )
+  rounded = np.where(allowed, half @ units.T, -np.inf).argmax(-1)
+  assert (rounded != find(queries, jnp.float32, False)[0]).any()
+
+
 def test_half_precision_queries_are_compared_in_float32():
   queries, table, allowed = draw_world(4, (30,), 50, 16)
   half = jnp.asarray(queries, jnp.bfloat16)
