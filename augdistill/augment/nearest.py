@@ -238,7 +238,12 @@ def or_own(
     i32[...].
   """
   row = jnp.take(table, own, axis=0).astype(jnp.float32)
-  dot = jnp.einsum("...d,...d->...", queries.astype(jnp.float32), row)
+  dot = jnp.einsum(
+    "...d,...d->...",
+    queries.astype(jnp.float32),
+    row,
+    precision=jax.lax.Precision.HIGHEST,
+  )
   stays = ~jnp.take(allowed, own) & (dot >= score * jnp.take(norm, own))
   return jnp.where(stays, own, token)
 

@@ -8,14 +8,14 @@ is among the k nearest of neither a nor b:
     q . u_w  <=  l |e_a| t_a + (1 - l) |e_b| t_b
 
 So the best of these 2 k rows is the nearest of all if its score exceeds the
-right side. It mostly does for k = 1, whose candidates are a and b themselves;
+right side. The first try is k = 1, whose candidates are a and b themselves;
 what this leaves open is tried with more, and what these leave open with all.
 
 The table must be frozen: the surroundings of its rows are found once.
 
 References:
-  The projection is that of Wang et al. 2023, AugPro, arXiv:2210.11768; the
-  bound is the triangle inequality for inner products.
+  The projection is that of Wang et al. 2023, AugPro, arXiv:2210.11768. The
+  bound holds since the product with u_w is linear in q.
 """
 
 import functools
@@ -31,11 +31,7 @@ from augdistill.augment.nearest import (
   slack,
 )
 from augdistill.augment.stages import settle
-from augdistill.types import (
-  Lexicon,
-  Mixture,
-  Surroundings,
-)
+from augdistill.types import Lexicon, Mixture, Surroundings
 
 _CANDIDATES = 1 << 22  # numbers of the rows that are tried at a time: 16 MB
 _FEW = 4  # neighbours decide most of what the parents leave open
