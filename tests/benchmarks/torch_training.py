@@ -9,11 +9,9 @@ and what that takes is added in figures of their own, a share in each round.
 
 import dataclasses
 import functools
-import os
-import pathlib
 
-from augdistill.data.load import Data, DataConfig, load_data
 from augdistill.models.sizes import enct5_config
+from tests.benchmarks import real_data
 from tests.benchmarks.torch_step import (
   TOLERANCE,
   both_sides,
@@ -23,7 +21,6 @@ from tests.benchmarks.torch_step import (
 from tests.benchmarks.turns import (
   ROUNDS,
   Figure,
-  Missing,
   at_least,
   figure,
   taking_turns,
@@ -47,7 +44,7 @@ def measure(quick: bool) -> list[Figure]:
     RunError: if the two sides would not do the same work.
   """
   need_torch()
-  data = load_banking77()
+  data = real_data.load("banking77", RECIPE)
   shape = functools.partial(
     enct5_config,
     vocab_size=data.vocab.size,
@@ -107,18 +104,3 @@ def _figures(
     for side in ("longest", "128")
     for reference in compared
   ]
-
-
-def load_banking77() -> Data:
-  """BANKING77 with a vocabulary of its own.
-
-  Raises:
-    Missing: if it is not there.
-  """
-  root = os.environ.get("AUGDISTILL_SHARED")
-  if not root:
-    raise Missing("AUGDISTILL_SHARED must name a folder with data/banking77")
-  folder = pathlib.Path(root) / "data" / "banking77"
-  return load_data(
-    DataConfig(train=str(folder / "train.tsv"), max_length=RECIPE)
-  )
