@@ -19,6 +19,7 @@ from augdistill.models import t5_layers
 from augdistill.models.dense import Dense
 from augdistill.models.embedder import TokenEmbedder
 from augdistill.models.functional import as_network
+from augdistill.models.latent_attention import LatentAttention
 from augdistill.models.stack import pass_through
 from augdistill.types import Inputs, Network, Outputs
 
@@ -207,7 +208,7 @@ class LatentDecoderLayer(nn.Module):
   def __call__(self, x, encoded, mask, *, deterministic: bool):
     config, dtype = self.config, jnp.dtype(self.config.dtype)
     norm = t5_layers.RMSNorm(dtype, name="pre_cross_attention_layer_norm")
-    attended, _ = t5_layers.Attention(
+    attended = LatentAttention(
       config.num_heads,
       config.head_dim,
       config.dropout_rate,

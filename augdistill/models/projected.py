@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from augdistill import prng
+from augdistill.models.dense import times_matrix
 from augdistill.models.t5_layers import fan_in_normal
 from augdistill.types import Inputs, Network, Outputs, Params
 
@@ -67,7 +68,7 @@ def with_projections(network: Network, teacher_width: int) -> Network:
     # Padding may hold NaN, which would reach the gradient of the matrix.
     real = inputs.mask[..., None]
     projected = tuple(
-      jnp.einsum("nmld,dp->nmlp", jnp.where(real, x, 0.0), p.astype(x.dtype))
+      times_matrix(jnp.where(real, x, 0.0), p.astype(x.dtype))
       for x, p in zip(outputs.hidden, matrices, strict=True)
     )
     return outputs._replace(projected=projected)

@@ -99,7 +99,8 @@ class RMSNorm(nn.Module):
     x = x.astype(jnp.float32)
     mean_square = jnp.mean(jnp.square(x), axis=-1, keepdims=True)
     normed = x * jax.lax.rsqrt(mean_square + self.epsilon)
-    return jnp.einsum("...d,d->...d", normed, scale).astype(self.dtype)
+    scale = jnp.expand_dims(scale, range(x.ndim - 1))
+    return (normed * scale).astype(self.dtype)
 
 
 def broadcast_dropout(rate: float) -> nn.Dropout:

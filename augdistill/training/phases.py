@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from augdistill import prng
 from augdistill.errors import UsageError, said_of
@@ -82,6 +82,7 @@ def phase_one(
   models: Models,
   method: Method,
   teacher_dropout: bool,
+  share: Float[Array, ""] | float = 1.0,
 ) -> tuple[Params, Array, Metrics, Clean]:
   """The clean batch: gradients, loss, metrics, and what views may read.
 
@@ -92,9 +93,10 @@ def phase_one(
     models: the student and the teacher.
     method: what to minimise; it has a clean summand.
     teacher_dropout: whether the teacher drops out.
+    share: the gradients are of the loss times this number.
 
   Returns:
-    Gradients, loss and metrics, summed over rows, and the `Clean`.
+    Gradients; loss and metrics, summed over rows; and the `Clean`.
   """
   student, params = models.student, models.student_params
   view = clean_view(batch)
@@ -124,17 +126,16 @@ def phase_one(
     outputs, pull_back = jax.vjp(run, params, offset)
 
   def loss_of(outputs):
-    return summand(method.clean, outputs, answers, view, None, models, step)
+    said = summand(method.clean, outputs, answers, view, None, models, step)
+    return share * said[0], said
 
-  (loss, metrics), cotangent = jax.value_and_grad(loss_of, has_aux=True)(
-    outputs
-  )
+  cotangent, (loss, metrics) = jax.grad(loss_of, has_aux=True)(outputs)
   with part("clean", "student"):
     grads, gradient = pull_back(cotangent)
   clean = Clean(
     student=jax.lax.stop_gradient(outputs),
     teacher=answers,
-    gradient=gradient,
+    gradient=gradient / jnp.asarray(share, gradient.dtype),
     pull_back=lambda cotangent: pull_back(cotangent)[1],
     view=view,
   )
@@ -193,6 +194,7 @@ def microbatch(
   method: Method,
   step: Int[Array, ""],
   teacher_dropout: bool,
+  share: Float[Array, ""],
 ) -> tuple[Params, Metrics]:
   """Both phases on one microbatch.
 
@@ -205,15 +207,18 @@ def microbatch(
     method: what to minimise.
     step: i32[], the step's number.
     teacher_dropout: whether the teacher drops out.
+    share: the gradients are of the loss times this number: what is multiplied
+      there costs nothing, and the quotient of each parameter's gradient is
+      written to memory once more.
 
   Returns:
-    Gradients and metrics, summed over rows.
+    Gradients; and metrics, summed over rows.
   """
   metrics: Metrics = {"loss": (jnp.float32(0.0), jnp.sum(batch.weight))}
   grads, clean = None, None
   if method.clean is not None:
     grads, loss, its_metrics, clean = phase_one(
-      batch, dropout_key, step, models, method, teacher_dropout
+      *(batch, dropout_key, step, models, method, teacher_dropout, share)
     )
     metrics = _add(metrics, loss, its_metrics)
 
@@ -235,10 +240,10 @@ def microbatch(
           weighted, outputs, answers, view, clean, live, step
         )
       total, metrics = total + loss, metrics | its_metrics
-    return total, metrics
+    return share * total, (total, metrics)
 
   if method.views:
-    (loss, its_metrics), more = jax.value_and_grad(views_loss, has_aux=True)(
+    more, (loss, its_metrics) = jax.grad(views_loss, has_aux=True)(
       models.student_params
     )
     metrics = _add(metrics, loss, its_metrics)

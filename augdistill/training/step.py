@@ -1,7 +1,7 @@
 """The step: a whole batch, cut or not, and the optimizer. Pure functions.
 
 What happens on one microbatch is in `augdistill.training.phases`. Losses are
-summed over rows and divided once by the weight of the whole batch, so
+summed over rows, each divided by the weight of the whole batch, so
 microbatches, padding rows and shards do not change the result.
 """
 
@@ -87,7 +87,6 @@ def grads_and_metrics(
   models = Models(student, params, teacher, teacher_params, lexicon)
   models = check_models(models, method)
   key = prng.at_step(key, step)
-  total = jnp.maximum(jnp.sum(batch.weight), 1.0)
   part = functools.partial(
     microbatch,
     key=key,
@@ -95,16 +94,15 @@ def grads_and_metrics(
     method=method,
     step=step,
     teacher_dropout=teacher_dropout,
+    share=1.0 / jnp.maximum(jnp.sum(batch.weight), 1.0),
   )
   rows = {
     name: gather_partners(batch, partners).partner
     for name, partners in draw_all_partners(method, batch, key).items()
   }
   if num_microbatches == 1:
-    grads, metrics = part(batch, rows, key)
-  else:
-    grads, metrics = _accumulate(part, batch, rows, key, num_microbatches)
-  return jax.tree.map(lambda g: g / total.astype(g.dtype), grads), metrics
+    return part(batch, rows, key)
+  return _accumulate(part, batch, rows, key, num_microbatches)
 
 
 def _accumulate(part, batch, rows, key, parts):

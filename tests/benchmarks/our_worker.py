@@ -17,8 +17,10 @@ from safetensors.numpy import save_file
 from augdistill import prng
 from augdistill.checkpoints.flat import named_leaves
 from augdistill.checkpoints.t5_names import to_transformers
+from augdistill.data.answers import Answers
 from augdistill.data.batches import train_batches
 from augdistill.data.dataset import Examples
+from augdistill.evaluation.predict import predict_split
 from augdistill.models.enct5 import EncT5Config, enct5
 from augdistill.training.lookups import with_lookups
 from augdistill.training.methods import build_method
@@ -78,27 +80,47 @@ class Side:
     )
     return lambda state, batch: step(state, params, lexicon, batch, self.key)
 
-  def batches(self, length: int | None):
+  def batches(self, length: int | None, cached: bool = False):
     size = self.work["batch_size"]
-    return train_batches(self.examples, size, SEED, length=length)
+    answers = self.kept_answers() if cached else None
+    return train_batches(
+      self.examples, size, SEED, answers=answers, length=length
+    )
 
   @functools.cache  # noqa: B019  (the process ends with it)
-  def training(self, method: str, length: int | None) -> list:
-    """[step, state] of a training that goes on."""
-    return [self.step(method), self.state()]
+  def kept_answers(self) -> Answers:
+    """The teacher's answers to all rows, without dropout, as a cache's."""
+    its = self.network("teacher"), self.teacher_params
+    logits = predict_split(*its, self.examples, self.work["batch_size"])
+    rows = np.arange(len(self.examples))
+    return Answers([logits[:, None]], np.zeros_like(rows), rows)
 
-  def train(self, method: str, length: int | None, steps: int) -> None:
+  @functools.cache  # noqa: B019
+  def training(
+    self, method: str, length: int | None, cached: bool = False
+  ) -> list:
+    """[step, state] of a training that goes on."""
+    return [self.step(method, teacher_dropout=not cached), self.state()]
+
+  def train(
+    self, method: str, length: int | None, steps: int, cached: bool = False
+  ) -> None:
     """Takes so many more steps of a training."""
-    training, batch_at = self.training(method, length), self.batches(length)
-    step, state = training
+    training = self.training(method, length, cached)
+    batch_at, (step, state) = self.batches(length, cached), training
     for number in range(int(state.step), int(state.step) + steps):
       state, _ = step(state, batch_at(number))
     training[1] = jax.block_until_ready(state)
 
-  def compile(self, method: str, length: int | None, steps: int) -> float:
-    """Compiles what so many steps need; returns the seconds."""
-    begin, batch_at = time.perf_counter(), self.batches(length)
-    step, _ = self.training(method, length)
+  def compile(
+    self, method: str, length: int | None, steps: int, cached: bool = False
+  ) -> float:
+    """Compiles what so many steps need; returns the seconds.
+
+    With `cached` the teacher is asked, too.
+    """
+    begin, batch_at = time.perf_counter(), self.batches(length, cached)
+    step, _ = self.training(method, length, cached)
     of_length = {
       batch.tokens.shape: batch for batch in map(batch_at, range(steps))
     }

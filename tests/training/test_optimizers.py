@@ -9,7 +9,11 @@ import optax
 import pytest
 
 from augdistill.errors import UsageError
-from augdistill.training.optimizers import OPTIMIZERS, make_optimizer
+from augdistill.training.optimizers import (
+  OPTIMIZERS,
+  clip_by_global_norm,
+  make_optimizer,
+)
 from tests.reference import schedules_optim as reference
 
 STEPS = 6
@@ -156,6 +160,20 @@ def test_after_the_last_step_nothing_moves(params, name):
   assert not np.array_equal(path[2]["kernel"], path[1]["kernel"])
   for later in path[3:]:
     jax.tree.map(np.testing.assert_array_equal, later, path[2])
+
+
+@pytest.mark.parametrize("size", [0.0, 0.9, 1.0, 1.1, 1e30, np.nan])
+def test_clipping_is_optaxs(params, size):
+  grads = random_grads(params, [1.0])[0]
+  norm = optax.tree.norm(grads)
+  grads = jax.tree.map(lambda g: g * np.float32(size / norm), grads)
+  ours, theirs = (
+    clip(1.0).update(grads, optax.EmptyState())[0]
+    for clip in (clip_by_global_norm, optax.clip_by_global_norm)
+  )
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, 1e-6), ours, theirs
+  )
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
