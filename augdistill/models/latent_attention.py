@@ -31,9 +31,10 @@ class Kernel(nn.Module):
 
   @nn.compact
   def __call__(self) -> Float[Array, "I O"]:
-    return partitioning.param_with_axes(
+    kernel = partitioning.param_with_axes(
       "kernel", fan_in_normal, self.shape, jnp.float32, axes=self.axes
     )
+    return jnp.asarray(kernel)  # Given parameters may be NumPy's.
 
 
 class LatentAttention(nn.Module):

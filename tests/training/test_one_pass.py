@@ -269,7 +269,7 @@ def test_phase_one_knows_each_examples_own_gradient():
 
   @jax.jit
   def phase():
-    *_, clean = phase_one(batch, KEY, STEP, models, method, False)
+    *_, clean = phase_one(batch, KEY, STEP, models, method, False, 0.25)
     # Another target, through the same linearisation: away from the teacher.
     apart = student.forward(params, inputs).logits - clean.teacher.logits
     zeros = jax.tree.map(jnp.zeros_like, clean.student)
