@@ -21,6 +21,7 @@ import os
 import pathlib
 import platform
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -96,13 +97,25 @@ def measure_apart(name: str, quick: bool) -> Result:
   os.environ.update(ENVIRONMENT.get(name, {}))
   try:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ProcessPoolExecutor(
+      1, mp_context=context, initializer=_end_with_parent
+    ) as pool:
       return pool.submit(measure, name, quick).result()
   except BrokenProcessPool:
     return Result(failed="its process was killed; is there memory for it?")
   finally:
     os.environ.clear()
     os.environ.update(before)
+
+
+def _end_with_parent() -> None:
+  """Lets this process end when that which started it has been killed."""
+
+  def wait():
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+  threading.Thread(target=wait, daemon=True).start()
 
 
 def cores() -> int:

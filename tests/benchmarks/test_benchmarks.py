@@ -3,6 +3,9 @@
 import functools
 import itertools
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -195,3 +198,27 @@ def test_real_data_that_is_not_there_is_missing(monkeypatch, tmp_path):
   monkeypatch.setenv(real_data.FOLDER, str(tmp_path))
   with pytest.raises(Missing, match=r"where DIR/data/rte/train\.tsv is"):
     real_data.load("rte")
+
+
+def test_a_benchmark_ends_with_what_started_it(tmp_path):
+  script = tmp_path / "start.py"
+  script.write_text(
+    "import time\n"
+    "from tests.benchmarks import run\n"
+    "def sleep(name, quick):\n"
+    "  print(name, flush=True)\n"
+    "  time.sleep(600)\n"
+    "run.measure = sleep\n"
+    "if __name__ == '__main__':\n"
+    "  run.measure_apart('asleep', quick=True)\n"
+  )
+  started = subprocess.Popen(
+    [sys.executable, script],
+    stdout=subprocess.PIPE,
+    env=os.environ | {"PYTHONPATH": str(run.ROOT)},
+  )
+  with started:
+    assert started.stdout.readline() == b"asleep\n"
+    started.kill()
+    # The pipe is closed when the last of them has ended.
+    assert started.communicate(timeout=60) == (b"", None)
