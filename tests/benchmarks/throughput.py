@@ -13,7 +13,7 @@ from augdistill.cli.trained import Trained
 from augdistill.data.batches import eval_batches, padded_length
 from augdistill.data.dataset import Examples, take
 from augdistill.data.load import Data, DataConfig, load_data
-from augdistill.evaluation.predict import logits_of, predict
+from augdistill.evaluation.predict import logits_of, predict, predict_split
 from augdistill.models.networks import network
 from augdistill.models.sizes import enct5_config
 from augdistill.reports.student_gin import Served
@@ -59,10 +59,6 @@ def figures_of(size: str, name: str, data: Data, rows: int) -> list[Figure]:
   examples = real_data.some_rows(data.train, rows)
   longest = padded_length(examples.lengths)
 
-  def evaluate(length: int | None = None) -> np.ndarray:
-    batches = eval_batches(examples, BATCH_SIZE, length=length)
-    return predict(model, params, batches)
-
   alone = f"{size}, {name}, passes alone, sorted by length"
   whole = f"{size}, {name}, evaluation"
   padded = f"{whole}, padded to the longest"
@@ -75,8 +71,10 @@ def figures_of(size: str, name: str, data: Data, rows: int) -> list[Figure]:
     seconds = taking_turns(
       {
         alone: _passes(model, params, examples),
-        whole: evaluate,
-        padded: lambda: evaluate(longest),
+        whole: lambda: predict_split(model, params, examples, BATCH_SIZE),
+        padded: lambda: predict(
+          model, params, eval_batches(examples, BATCH_SIZE, length=longest)
+        ),
         labels: lambda: [*label(texts)],
       }
     )
