@@ -22,7 +22,7 @@ from augdistill.errors import RunError
 from augdistill.reports.metrics_file import MetricsWriter
 from augdistill.reports.progress import Progress
 from augdistill.reports.run_directory import RunDirectory
-from augdistill.training import loop, mesh
+from augdistill.training import freed_memory, loop, mesh
 from augdistill.training.step import TrainState, jitted_step
 from augdistill.types import Batch, MaskedLM, Network, Params
 
@@ -87,9 +87,10 @@ def fit(what: Training, run: RunDirectory, store: Store, began: float) -> float:
     preemption.watch(start) as asked_to_stop,
   ):
 
-    def say_first(step, state, metrics):
+    def after_first(step, state, metrics):
       del state, metrics
       if step == start + 1:
+        freed_memory.keep()
         progress.first(step, clock.startup_seconds, clock.startup_compiling)
 
     def report(step, means):
@@ -109,7 +110,7 @@ def fit(what: Training, run: RunDirectory, store: Store, began: float) -> float:
       what.batch_at,
       what.num_steps,
       [
-        say_first,
+        after_first,
         loop.average_metrics(report, what.log_period, what.num_steps),
         loop.every(period, what.num_steps, _shower(what.sample, writer, clock)),
         loop.every(period, what.num_steps, score_and_save),

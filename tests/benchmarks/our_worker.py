@@ -22,6 +22,7 @@ from augdistill.data.batches import train_batches
 from augdistill.data.dataset import Examples
 from augdistill.evaluation.predict import predict_split
 from augdistill.models.enct5 import EncT5Config, enct5
+from augdistill.training import freed_memory
 from augdistill.training.lookups import with_lookups
 from augdistill.training.methods import build_method
 from augdistill.training.optimizers import make_optimizer
@@ -111,6 +112,7 @@ class Side:
     for number in range(int(state.step), int(state.step) + steps):
       state, _ = step(state, batch_at(number))
     training[1] = jax.block_until_ready(state)
+    freed_memory.keep()  # As a run does after its first step.
 
   def compile(
     self, method: str, length: int | None, steps: int, cached: bool = False
@@ -126,6 +128,7 @@ class Side:
     }
     for batch in of_length.values():
       jax.block_until_ready(step(self.state(), batch))
+    freed_memory.keep()  # As a run does after its first step.
     return time.perf_counter() - begin
 
   def answers(self, method: str, length: int | None, steps: int) -> dict:

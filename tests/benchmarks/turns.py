@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import jax
 
+from augdistill.training import freed_memory
+
 ROUNDS = 7  # at least, for a median
 
 
@@ -95,6 +97,7 @@ def taking_turns(
     raise ValueError(f"a median takes {ROUNDS} rounds or more, got {rounds}")
   for run in runs.values():
     jax.block_until_ready(run())
+  freed_memory.keep()  # As a run does after its first step.
   seconds = {name: [] for name in runs}
   for number in range(rounds):
     names = list(runs) if number % 2 == 0 else list(runs)[::-1]
