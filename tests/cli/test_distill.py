@@ -47,6 +47,13 @@ def with_own_teacher(files, data):
   return path, args, ok(*args)
 
 
+def test_a_run_keeps_what_its_steps_free(data, tmp_path, monkeypatch):
+  kept = []
+  monkeypatch.setattr(fit.freed_memory, "keep", lambda: kept.append(1))
+  ok("finetune", *data, *TINY, f"--output_dir={tmp_path / 'run'}")
+  assert kept == [1]  # After the first of its four steps, and no other.
+
+
 def statements(path):
   lines = (path / "config.gin").read_text().splitlines()
   return dict(line.split(" = ", 1) for line in lines if " = " in line)
