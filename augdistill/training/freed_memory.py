@@ -15,7 +15,9 @@ import jax
 # As in glibc's malloc.h; see mallopt(3).
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _NEVER = 2**31 - 1
-_LARGE = 2**30  # Bytes from which on a piece is given back all the same.
+# Bytes from which on a piece is given back all the same: as many as a library
+# takes. The second is the documented limit, which not all of them keep.
+_LARGE = 2**30, 2**25
 
 
 def keep() -> bool:
@@ -34,7 +36,5 @@ def keep() -> bool:
   mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
   if mallopt is None:
     return False
-  # Before 2.35, glibc refuses a threshold as large; then all stays as it was.
-  return bool(
-    mallopt(_MMAP_THRESHOLD, _LARGE) and mallopt(_TRIM_THRESHOLD, _NEVER)
-  )
+  is_set = any(mallopt(_MMAP_THRESHOLD, size) for size in _LARGE)
+  return is_set and bool(mallopt(_TRIM_THRESHOLD, _NEVER))

@@ -12,12 +12,14 @@ import resource
 import numpy as np
 from augdistill.training import freed_memory
 
+def step():
+  arrays = [np.ones(3 * 2**20) for _ in range(4)]
+
 def faults():
-  for _ in range(2):
-    np.ones(6 * 2**20), np.ones(4 * 2**20)
+  step(), step()
   begin = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
   for _ in range(20):
-    np.ones(6 * 2**20), np.ones(4 * 2**20)
+    step()
   return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - begin
 
 before = faults()
@@ -27,9 +29,10 @@ print(before, int(freed_memory.keep()), faults())
 
 def count(**environment):
   """Faults before, whether memory is kept, and faults after."""
+  clean = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
   ran = subprocess.run(
     [sys.executable, "-c", COUNT],
-    env=os.environ | environment,
+    env=clean | environment,
     capture_output=True,
     text=True,
     check=True,
