@@ -74,7 +74,14 @@ def nearest_tokens(
   if block is None:
     count = max(1, math.prod(queries.shape[:-1]))
     block = min(max(_SCORES // count, 64), _BLOCK)
-  given = queries.astype(jnp.float32), table, allowed, norm, kinds
+  # One axis for rows and their tokens: rows may be spread over devices, so
+  # that copies, which come before them, keep their own.
+  shape = queries.shape[:-1]
+  together = *shape[:-2], math.prod(shape[-2:])
+  if kinds is not None:
+    kinds = kinds[0].reshape(together), kinds[1]
+  queries = queries.astype(jnp.float32).reshape(*together, queries.shape[-1])
+  given = queries, table, allowed, norm, kinds
 
   def exact(*given):
     best = _scan(*given, block=block)
@@ -84,8 +91,10 @@ def nearest_tokens(
     return _round_first(*given, block=block, dtype=dtype)
 
   if products is None:
-    return jax.lax.platform_dependent(*given, cpu=exact, default=rounded)
-  return (exact if products == jnp.float32 else rounded)(*given)
+    found = jax.lax.platform_dependent(*given, cpu=exact, default=rounded)
+  else:
+    found = (exact if products == jnp.float32 else rounded)(*given)
+  return tuple(x.reshape(shape) for x in found)
 
 
 def _scan(queries, table, allowed, norm, kinds, *, block, dtype=None) -> _Best:
@@ -100,6 +109,7 @@ def _scan(queries, table, allowed, norm, kinds, *, block, dtype=None) -> _Best:
   size //= segments
   num_strips = -(-size * segments // block)
   strip = -(-size // num_strips)
+  ndim = queries.ndim - 1  # of the axes of queries, which come last in scores
 
   def segmented(x):  # [V, ...] -> [S, size, ...]
     return x.reshape(segments, size, *x.shape[1:])
@@ -109,11 +119,11 @@ def _scan(queries, table, allowed, norm, kinds, *, block, dtype=None) -> _Best:
   penalty = segmented(jnp.where(allowed & (norm > 0), 0.0, -jnp.inf))
   kind_of_rows = None if kinds is None else segmented(kinds[1])
   first_ids = size * jnp.arange(segments, dtype=jnp.int32)  # [S]
-  local = jnp.arange(strip, dtype=jnp.int32)
+  places = _before(jnp.arange(strip, dtype=jnp.int32)[None], ndim)
   if dtype is not None:
     queries = queries.astype(dtype)
 
-  def scan_strip(best, number):  # best: [..., S]
+  def scan_strip(best, number):  # best: [S, ...]
     # The last strip may begin within the one before: a copy of the table that
     # is padded to whole strips would cost more.
     first = jnp.minimum(number * strip, size - strip)
@@ -121,32 +131,32 @@ def _scan(queries, table, allowed, norm, kinds, *, block, dtype=None) -> _Best:
     def of(x):  # [S, strip, ...]
       return jax.lax.dynamic_slice_in_dim(x, first, strip, 1)
 
+    # Queries come last: processors then compare many of them at once.
     scores = jnp.einsum(
-      "...d,svd->...sv",
-      queries,
+      "svd,...d->sv...",
       of(rows).astype(queries.dtype),
+      queries,
       precision=jax.lax.Precision.HIGHEST if dtype is None else None,
       preferred_element_type=jnp.float32,
     )
-    scores *= _behind(of(inverse), scores.ndim)
-    scores += _behind(of(penalty), scores.ndim)
+    scores *= _before(of(inverse), ndim)
+    scores += _before(of(penalty), ndim)
     if kinds is not None:
-      same = kinds[0][..., None, None] == _behind(of(kind_of_rows), scores.ndim)
+      same = kinds[0][None, None] == _before(of(kind_of_rows), ndim)
       scores = jnp.where(same, scores, -jnp.inf)
     # Two plain reductions; XLA's argmax is one of pairs, several times slower.
-    score = jnp.max(scores, axis=-1)
-    is_best = scores == score[..., None]
-    places = _behind(local, scores.ndim)
-    winner = jnp.min(jnp.where(is_best, places, strip), axis=-1)
+    score = jnp.max(scores, axis=1)
+    is_best = scores == score[:, None]
+    winner = jnp.min(jnp.where(is_best, places, strip), axis=1)
     following = best.next
-    ids = _behind(first_ids, score.ndim) + first + winner
+    ids = _before(first_ids, ndim) + first + winner
     if dtype is not None:
-      others = jnp.where(places == winner[..., None], -jnp.inf, scores)
+      others = jnp.where(places == winner[:, None], -jnp.inf, scores)
       # A row of two strips is not its own rival.
       rival = jnp.where(
         ids == best.id, -jnp.inf, jnp.minimum(score, best.score)
       )
-      following = jnp.maximum(following, jnp.max(others, axis=-1))
+      following = jnp.maximum(following, jnp.max(others, axis=1))
       following = jnp.maximum(following, rival)
     # Strictly greater: among equals the earlier strip, so the lower id, wins.
     better = score > best.score
@@ -156,16 +166,16 @@ def _scan(queries, table, allowed, norm, kinds, *, block, dtype=None) -> _Best:
       following,
     ), None
 
-  shape = (*queries.shape[:-1], segments)
+  shape = (segments, *queries.shape[:-1])
   nothing = jnp.full(shape, -jnp.inf)
   best = _Best(nothing, jnp.zeros(shape, jnp.int32), nothing)
   numbers = jnp.arange(num_strips, dtype=jnp.int32)
   best, _ = jax.lax.scan(scan_strip, best, numbers)
-  score = jnp.max(best.score, axis=-1)
-  is_best = best.score == score[..., None]
-  winner = jnp.min(jnp.where(is_best, best.id, table.shape[0]), axis=-1)
-  others = jnp.where(best.id == winner[..., None], -jnp.inf, best.score)
-  following = jnp.max(jnp.maximum(best.next, others), axis=-1)
+  score = jnp.max(best.score, axis=0)
+  is_best = best.score == score[None]
+  winner = jnp.min(jnp.where(is_best, best.id, table.shape[0]), axis=0)
+  others = jnp.where(best.id == winner[None], -jnp.inf, best.score)
+  following = jnp.max(jnp.maximum(best.next, others), axis=0)
   return _Best(score, winner, following)
 
 
@@ -253,6 +263,6 @@ def slack(width: int) -> float:
   return width * 2.0**-24
 
 
-def _behind(x: Array, ndim: int) -> Array:
-  """`x` with axes of size 1 in front, so that it has so many."""
-  return x.reshape((1,) * (ndim - x.ndim) + x.shape)
+def _before(x: Array, ndim: int) -> Array:
+  """`x` with so many more axes, of size 1, behind its own."""
+  return x.reshape(*x.shape, *(1,) * ndim)
