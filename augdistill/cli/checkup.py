@@ -21,6 +21,7 @@ from augdistill.evaluation.outputs import decide
 from augdistill.evaluation.relabeling import relabel
 from augdistill.reports import diagnosis
 from augdistill.reports.diagnosis import Finding, Level
+from augdistill.training import freed_memory
 from augdistill.training.abstract import peak_bytes
 from augdistill.training.step import TrainState
 from augdistill.types import Batch, TaskKind
@@ -179,10 +180,12 @@ def _run_steps(
 ) -> tuple[TrainState, float]:
   """Runs a batch's step: the state, and its median seconds."""
   seconds = []
-  for _ in range(1 + _TIMED_STEPS // 2):
+  for number in range(1 + _TIMED_STEPS // 2):
     start = time.perf_counter()
     state, metrics = compiled(*step.arguments(state, batch))
     jax.block_until_ready((state, metrics))
+    if not number:
+      freed_memory.keep()  # As a run does.
     seconds.append(time.perf_counter() - start)
   return state, statistics.median(seconds[1:])  # The first warms up.
 

@@ -32,6 +32,7 @@ COMMANDS = {
 }
 # What goes on where it was, or begins anew, when it is run again.
 _CAN_BE_STOPPED = ("finetune", "distill", "pretrain", "export")
+_TAKE_STEPS = ("finetune", "distill", "pretrain", "doctor")
 # What the machine or the caller's paths are to blame for, not a bug.
 _NOT_OURS = (
   *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
@@ -121,6 +122,10 @@ def _run_command(name: str, argv: list[str]) -> int:
     return 0
   args = parse(argv)
   compilation.keep_programs()
+  if name in _TAKE_STEPS:
+    from augdistill.training import freed_memory
+
+    freed_memory.in_first_thread()
   together.join(args)
   with together.quiet():
     return _command(name).run(args) or 0

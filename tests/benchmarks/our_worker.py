@@ -169,6 +169,7 @@ class Side:
 
 def main() -> None:
   cores = worker.stay(sys.argv[2])  # JAX has a thread for each.
+  freed_memory.in_first_thread()  # As a run does.
   side = Side(sys.argv[1])
   worker.serve(
     {

@@ -32,6 +32,7 @@ import augdistill
 from augdistill.augment.methods import BASES
 from augdistill.errors import UsageError, listing, suggest
 from augdistill.reports.provenance import git_revision, versions
+from augdistill.training import freed_memory
 from tests.benchmarks import step_cost
 from tests.benchmarks.turns import ROUNDS, Figure, Missing
 
@@ -77,6 +78,8 @@ class Result(NamedTuple):
 
 def measure(name: str, quick: bool) -> Result:
   """Runs a benchmark in this process."""
+  if name != "throughput":
+    freed_memory.in_first_thread()  # As a run does.
   try:
     module = importlib.import_module(f"tests.benchmarks.{name}")
     figures = module.measure(quick)
@@ -238,6 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   if args.what and args.what[0].startswith(tuple(BASES)):
     if args.rounds < ROUNDS:
       parser.error(f"--rounds must be at least {ROUNDS}, got {args.rounds}")
+    freed_memory.in_first_thread()  # As a run does.
     try:
       step_cost.print_costs(args.what, args.rounds)
     except UsageError as error:

@@ -1,6 +1,7 @@
 """What `distill` does with teachers, rows, and tasks of every kind."""
 
 import argparse
+import functools
 import json
 
 import jax.numpy as jnp
@@ -48,10 +49,13 @@ def with_own_teacher(files, data):
 
 
 def test_a_run_keeps_what_its_steps_free(data, tmp_path, monkeypatch):
-  kept = []
-  monkeypatch.setattr(fit.freed_memory, "keep", lambda: kept.append(1))
+  done = []
+  for name in ("in_first_thread", "keep"):
+    call = functools.partial(done.append, name)
+    monkeypatch.setattr(fit.freed_memory, name, call)
   ok("finetune", *data, *TINY, f"--output_dir={tmp_path / 'run'}")
-  assert kept == [1]  # After the first of its four steps, and no other.
+  # The latter after the first of its four steps, and after no other.
+  assert done == ["in_first_thread", "keep"]
 
 
 def statements(path):

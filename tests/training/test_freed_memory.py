@@ -26,28 +26,66 @@ before = faults()
 print(before, int(freed_memory.keep()), faults())
 """
 
+# Pages that come anew in a program with a product of 80 MB, at every turn.
+COUNT_OF_PROGRAM = """
+import resource, sys
+import jax
+import jax.numpy as jnp
+from augdistill.training import freed_memory
 
-def count(**environment):
-  """Faults before, whether memory is kept, and faults after."""
+if "first" in sys.argv:
+  freed_memory.in_first_thread()
+program = jax.jit(lambda x: jnp.sum(jnp.sin(x @ x.T)))
+x = jnp.ones((4500, 4))
+program(x).block_until_ready()
+freed_memory.keep()
+
+def faults(turns):
+  begin = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+  for _ in range(turns):
+    program(x).block_until_ready()
+  return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - begin
+
+faults(20)  # A few turns begin before the last one's piece is free.
+print(faults(20) // 20)
+"""
+
+
+def run(code, *arguments, **environment):
+  """The numbers that some code prints, in a process of its own."""
   clean = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
   ran = subprocess.run(
-    [sys.executable, "-c", COUNT],
+    [sys.executable, "-c", code, *arguments],
     env=clean | environment,
     capture_output=True,
     text=True,
     check=True,
   )
-  return map(int, ran.stdout.split())
+  return list(map(int, ran.stdout.split()))
 
 
-@pytest.mark.skipif(
+def count(**environment):
+  """Faults before, whether memory is kept, and faults after."""
+  return run(COUNT, **environment)
+
+
+glibc_only = pytest.mark.skipif(
   sys.platform != "linux" or "glibc" not in os.confstr("CS_GNU_LIBC_VERSION"),
   reason="other C libraries have no such setting",
 )
+
+
+@glibc_only
 def test_what_is_freed_is_there_for_the_next_one():
   before, kept, after = count()
   assert kept
   assert after < before / 10
+
+
+@glibc_only
+def test_a_program_in_the_first_thread_keeps_large_pieces_too():
+  (elsewhere,), (there,) = run(COUNT_OF_PROGRAM), run(COUNT_OF_PROGRAM, "first")
+  assert there < elsewhere / 10
 
 
 def test_who_has_set_the_library_otherwise_is_left_alone():
