@@ -84,6 +84,8 @@ def test_ties_go_to_the_lowest_id(block):
   allowed = np.ones(16, bool)
   token, _ = nearest(block)(base, table, allowed)
   np.testing.assert_array_equal(token, [0, 1, 2, 3])
+  token, _ = nearest(block)(0 * base, table, allowed)
+  np.testing.assert_array_equal(token, [0] * 4)
   allowed[:5] = False
   token, _ = nearest(block)(base, table, allowed)
   np.testing.assert_array_equal(token, [8, 5, 6, 7])
@@ -118,12 +120,17 @@ def test_a_forbidden_row_or_one_without_direction_is_never_chosen():
 
 
 @pytest.mark.parametrize("block", [8, 24, 100])
-def test_rounded_products_find_the_winner_of_float32(block):
+@pytest.mark.parametrize(
+  "ties", [(slice(0, 20), slice(25, 45)), (slice(0, 40, 2), slice(1, 41, 2))]
+)
+def test_rounded_products_find_the_winner_of_float32(block, ties):
   queries, table, allowed = draw_world(6, (4, 30), 50, 16)
-  # Near ties, which only float32 tells apart; queries near two rows alike; a
-  # row alone in its kind, and one that has no other.
-  table[25:45] = table[:20] * (1 + 1e-3 * queries[0, :20])
-  queries[1, :20] = table[:20] + table[25:45]
+  # Near ties, which only float32 tells apart, in two segments or side by side;
+  # queries near two rows alike; a row alone in its kind, and one that has no
+  # other.
+  one, other = ties
+  table[other] = table[one] * (1 + 1e-3 * queries[0, :20])
+  queries[1, :20] = table[one] + table[other]
   kinds = np.arange(120).reshape(4, 30) % 3 == 0, np.arange(50) == 7
   allowed[7] = True
 

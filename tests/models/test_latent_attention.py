@@ -77,6 +77,18 @@ def test_it_stays_in_bfloat16_where_t5s_does():
   )
 
 
+def test_its_probabilities_are_float32s_in_bfloat16_too():
+  latent, _ = both(dtype="bfloat16")
+  read = draw(1)
+  read = (*(x.astype(jnp.bfloat16) for x in read[:2]), read[2])
+  variables = nn.meta.unbox(latent.init(KEY, *read, deterministic=True))
+  jaxpr = jax.make_jaxpr(
+    lambda *read: latent.apply(variables, *read, deterministic=True)
+  )(*read)
+  powers = [e for e in jaxpr.eqns if e.primitive.name == "exp"]
+  assert [e.outvars[0].aval.dtype for e in powers] == [jnp.float32]
+
+
 def test_no_position_of_the_text_meets_a_matrix():
   latent, t5 = both()
   costs = {}

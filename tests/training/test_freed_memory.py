@@ -3,8 +3,12 @@
 import os
 import subprocess
 import sys
+import types
 
+import jax
 import pytest
+
+from augdistill.training import freed_memory
 
 # Pages that come anew when large arrays are made and freed, before and after.
 COUNT = """
@@ -91,3 +95,40 @@ def test_a_program_in_the_first_thread_keeps_large_pieces_too():
 def test_who_has_set_the_library_otherwise_is_left_alone():
   _, kept, _ = count(MALLOC_ARENA_MAX="2")
   assert not kept
+
+
+def asked_of(monkeypatch, largest, backend="cpu"):
+  """What is set in a C library with such a limit, and whether that keeps."""
+  asked = []
+
+  def mallopt(what, value):
+    asked.append((what, value))
+    return int(what != -3 or value <= largest)
+
+  library = types.SimpleNamespace(mallopt=mallopt)
+  monkeypatch.setattr(freed_memory.ctypes, "CDLL", lambda name: library)
+  monkeypatch.setattr(jax, "default_backend", lambda: backend)
+  for name in [n for n in os.environ if n.startswith("MALLOC_")]:
+    monkeypatch.delenv(name)
+  return asked, freed_memory.keep()
+
+
+def test_where_no_threshold_is_that_large_the_documented_limit_is_set(
+  monkeypatch,
+):
+  asked, kept = asked_of(monkeypatch, 2**25)
+  assert kept
+  assert asked == [(-3, 2**30), (-3, 2**25), (-1, 2**31 - 1)]
+  _, kept = asked_of(monkeypatch, 2**24)
+  assert not kept
+
+
+def test_accelerators_and_other_libraries_are_left_alone(monkeypatch):
+  asked, kept = asked_of(monkeypatch, 2**30, "gpu")
+  assert not kept
+  assert not asked
+  monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+  monkeypatch.setattr(
+    freed_memory.ctypes, "CDLL", lambda name: types.SimpleNamespace()
+  )
+  assert not freed_memory.keep()
