@@ -43,6 +43,13 @@ def test_the_embedding_table_learns_from_every_view(view):
   assert np.abs(with_view["table"] - without["table"]).max() > 1e-3
 
 
+def test_a_batch_in_which_no_row_counts_has_no_gradient():
+  nobody = batch_of()._replace(weight=np.zeros(toy.ROWS, np.float32))
+  grads, metrics = gradients("kd+augpro_mix", batch=nobody)
+  jax.tree.map(lambda g: np.testing.assert_array_equal(g, 0 * g), grads)
+  assert metrics["loss"] == (0.0, 0.0)
+
+
 def test_the_surroundings_of_words_change_no_step():
   method = "kd+augpro_mix(alpha=1)*2+mmel_hard(view=augpro_mix)*2"
   network, params = NETWORKS["classes"][1], PARAMS["classes"][1]
