@@ -10,6 +10,13 @@ import pytest
 
 from augdistill.training import freed_memory
 
+# Of 4 kB each, wherever the system would give larger ones: PR_SET_THP_DISABLE.
+SMALL_PAGES = """
+import ctypes, sys
+if sys.platform == "linux":
+  ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)
+"""
+
 # Pages that come anew when large arrays are made and freed, before and after.
 COUNT = """
 import resource
@@ -32,7 +39,7 @@ print(before, int(freed_memory.keep()), faults())
 
 # Pages that come anew in a program with a product of 80 MB, at every turn.
 COUNT_OF_PROGRAM = """
-import resource, sys
+import resource
 import jax
 import jax.numpy as jnp
 from augdistill.training import freed_memory
@@ -59,7 +66,7 @@ def run(code, *arguments, **environment):
   """The numbers that some code prints, in a process of its own."""
   clean = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
   ran = subprocess.run(
-    [sys.executable, "-c", code, *arguments],
+    [sys.executable, "-c", SMALL_PAGES + code, *arguments],
     env=clean | environment,
     capture_output=True,
     text=True,
