@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,9 @@ _OF_OTHERS = (
   *("Gloo", "NCCL", "UNAVAILABLE", "ABORTED", "DEADLINE_EXCEEDED"),
   *("coordination service", "heartbeat"),
 )
+# How JAX begins what it says. Its errors are ValueErrors where the thread that
+# asks for something computes it.
+_STATUS = re.compile(r"[A-Z_]+: ")
 _LAST_WORDS_SECONDS = 5
 
 
@@ -115,9 +119,11 @@ def _loss_in(error: BaseException | None) -> BaseException | None:
   import jax
 
   while error is not None:
-    if isinstance(error, jax.errors.JaxRuntimeError) and any(
-      word in str(error) for word in _OF_OTHERS
-    ):
+    said = str(error)
+    is_of_jax = isinstance(error, jax.errors.JaxRuntimeError) or (
+      isinstance(error, ValueError) and _STATUS.match(said)
+    )
+    if is_of_jax and any(word in said for word in _OF_OTHERS):
       return error
     error = error.__cause__ or error.__context__
   return None

@@ -12,6 +12,8 @@ import jax
 import numpy as np
 import pytest
 
+from augdistill.cli import together
+from augdistill.errors import Preempted
 from tests.cli.tiny import (
   BOTH,
   TINY,
@@ -200,6 +202,54 @@ def test_two_processes_ask_a_teacher_together_and_both_read(
 
 # --- some of them stop --------------------------------------------------------
 
+
+@pytest.mark.parametrize(
+  "error",
+  [
+    jax.errors.JaxRuntimeError("UNKNOWN: Gloo AllReduce failed: reset"),
+    # From the thread that computes it.
+    ValueError("UNKNOWN: Gloo AllGather failed: reset"),
+  ],
+)
+def test_what_jax_says_of_a_lost_process_is_told_as_that(monkeypatch, error):
+  monkeypatch.setattr(together, "are_several", lambda: True)
+  with pytest.raises(Preempted, match=f"was lost .{error}"), together.quiet():
+    try:
+      raise error
+    finally:
+      raise RuntimeError("and so nothing could be saved")
+
+
+@pytest.mark.parametrize(
+  "error",
+  [
+    jax.errors.JaxRuntimeError("INTERNAL: a kernel failed"),
+    ValueError("no column of the name Gloo"),
+  ],
+)
+def test_what_is_wrong_here_is_no_loss_of_another(monkeypatch, error):
+  monkeypatch.setattr(together, "are_several", lambda: True)
+  with pytest.raises(type(error), match=str(error)), together.quiet():
+    raise error
+
+
+def ends_of_a_loss(said):
+  """The exit codes where one was killed, each of which must be as told."""
+  codes = [code for code, *_ in said]
+  assert set(codes) <= {75, -signal.SIGABRT, -signal.SIGKILL}, said
+  for code, _, err in said:
+    if code == 75:
+      assert "another process was lost" in err
+    elif code == -signal.SIGABRT:
+      # By JAX's service; or by Gloo, which carries sums between CPUs, where it
+      # gets half of one.
+      assert (
+        "most likely indicates that another task died" in err
+        or "gloo::EnforceNotMet" in err
+      )
+  return codes
+
+
 LONG = (*FLAGS, "--num_steps=60", "--gin.RunConfig.eval_period=10")
 
 
@@ -230,6 +280,14 @@ def read_lines(path):
   return []
 
 
+def test_one_killed_the_other_says_so(tmp_path, data):
+  path = tmp_path / "run"
+  started = launch(2, 1, "finetune", *data, *LONG, f"--output_dir={path}")
+  wait_for_step(path / "metrics.jsonl", 1)
+  started[1].send_signal(signal.SIGKILL)
+  assert ends_of_a_loss(finished(started, 60))[1] == -signal.SIGKILL
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_one_killed_the_others_stop_and_a_rerun_ends_the_same(
@@ -244,19 +302,7 @@ def test_one_killed_the_others_stop_and_a_rerun_ends_the_same(
   begin = time.monotonic()
   said = finished(started, 60)
   assert time.monotonic() - begin < 60
-  codes = [code for code, *_ in said]
-  assert set(codes) <= {75, -signal.SIGABRT, -signal.SIGKILL}
-  assert codes.count(-signal.SIGKILL) == 1
-  for code, _, err in said:
-    if code == 75:
-      assert "another process was lost" in err
-    elif code == -signal.SIGABRT:
-      # By JAX's service; or by Gloo, which carries sums between CPUs, where it
-      # gets half of one.
-      assert (
-        "most likely indicates that another task died" in err
-        or "gloo::EnforceNotMet" in err
-      )
+  assert ends_of_a_loss(said).count(-signal.SIGKILL) == 1
   codes = [code for code, *_ in finished(launch(4, 1, *argv))]
   assert codes == [0] * 4
   assert same_bits(params(path, 60), params(undisturbed, 60))
