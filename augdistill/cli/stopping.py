@@ -25,7 +25,13 @@ def exit_at_once() -> Iterator[None]:
     sys.exit(Preempted.exit_code)  # which nobody on the way handles
 
   with _repeated_where_swallowed(), handled_by(stop):
-    yield
+    try:
+      yield
+    except Exception as error:
+      if not said:
+        raise
+      # A library that was being loaded makes an ImportError of the exit.
+      raise SystemExit(Preempted.exit_code) from error
 
 
 @contextlib.contextmanager

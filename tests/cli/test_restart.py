@@ -96,6 +96,21 @@ def test_asked_to_stop_before_the_first_step_it_exits_with_75(
   assert not (tmp_path / "run").exists()
 
 
+def test_an_exit_that_a_library_takes_for_a_failure_is_one_with_75(capfd):
+  with pytest.raises(SystemExit) as stopped, stopping.exit_at_once():
+    try:
+      signal.raise_signal(signal.SIGTERM)
+    except SystemExit as stop:
+      raise ImportError("initialization failed") from stop
+  assert stopped.value.code == 75
+  assert "stopped; run the same command again" in capfd.readouterr().err
+
+
+def test_what_fails_without_being_asked_to_stop_has_failed():
+  with pytest.raises(ImportError, match="failed"), stopping.exit_at_once():
+    raise ImportError("initialization failed")
+
+
 def hears(process):
   """Returns when a process handles SIGTERM, as it soon does."""
   bit = 1 << (signal.SIGTERM - 1)
