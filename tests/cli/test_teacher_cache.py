@@ -94,7 +94,8 @@ def test_another_run_reads_what_is_there(filled, made, cache, capsys):
   assert files(cache) == before
   batch = make_batch(made.train, np.arange(ROWS), 16)
   its = logits_of(made.teacher.network, made.teacher.params, batch)
-  np.testing.assert_allclose(answers[:, 0], its, atol=1e-6)
+  # Not 1e-6: a batch of another shape is rounded otherwise.
+  np.testing.assert_allclose(answers[:, 0], its, atol=5e-6)
 
 
 @pytest.mark.usefixtures("spared")
