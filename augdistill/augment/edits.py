@@ -2,10 +2,9 @@
 
 A row is edited by comparisons and gathers, not by a loop over its positions: a
 loop would be as many small kernels one after the other as a text has words,
-which an accelerator spends its time on starting. So every operation is done
-to every row, with no edits where it is another operation's turn; and what
-shortens and lengthens a row changes the places by which it is ordered at the
-end.
+which an accelerator spends its time on starting; only edits, of which there are
+few, are drawn one after the other. Every operation is done to every row, with
+no edits where it is another operation's turn.
 
 References:
   Wei & Zou 2019, EDA, arXiv:1901.11196, section 2.
@@ -13,18 +12,22 @@ References:
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
 from augdistill import prng
-from augdistill.augment.masks import in_order, largest
 from augdistill.augment.mixing import exchangeable
+from augdistill.augment.places import (
+  below,
+  draw_pairs,
+  draw_places,
+  place_of,
+  put,
+  running_count,
+)
 from augdistill.augment.replacement import (
   check_neighbours,
   check_rate,
   draw_neighbours,
-  draw_positions,
-  num_slots,
-  put,
 )
 from augdistill.types import Inputs, View, ViewMaker
 
@@ -84,38 +87,40 @@ def edit_tokens(
 
   def make(key, batch, clean, models, step):
     del clean, step
-
-    def keys(name):
-      return prng.per_example(prng.stream(key, name), batch.example_id)
-
-    def each(name, function, *rows):
-      return jax.vmap(function)(keys(name), *rows)
-
-    words = exchangeable(batch, models.lexicon)[0]
-    total = jnp.sum(words, axis=-1)
-    turn = each("turn", lambda key: jax.random.randint(key, (), 0, len(names)))
+    length = batch.tokens.shape[-1]
+    num_edits = _num_edits(rate, length)
+    slots = num_edits[-1]
+    keys = prng.per_example(prng.stream(key, "edits"), batch.example_id)
+    size = 1 + max(length, 3 * slots)
+    draws = jax.vmap(lambda key: jax.random.uniform(key, (size,)))(keys)
+    # A row has one operation, so all the other draws are for that one.
+    turn, draws = below(draws[:, 0], len(names)), draws[:, 1:]
+    of_slots = draws[:, : 3 * slots].reshape(len(draws), slots, 3)
+    # Both operations with neighbours share one search.
+    seeking = of_slots if _SEEKING & {*names} else of_slots[:, :0]
 
     def now(name):  # bool[B], whose turn it is.
       return turn == names.index(name) if name in names else turn < 0
 
-    times = jnp.take(_num_edits(rate, words.shape[-1]), total)
-    # Both operations with neighbours share one search.
-    slots = num_slots(rate, words.shape[-1]) if _SEEKING & {*names} else 0
-    positions = each(
-      "positions", lambda key, free: draw_positions(key, free, slots), words
-    )
-    old = jnp.take_along_axis(batch.tokens, positions, axis=-1)
-    new, exists = draw_neighbours(keys("neighbour"), old, models, k, exact)
-    exists &= jnp.arange(slots)[None] < times[:, None]
+    words = exchangeable(batch, models.lexicon)[0]
+    times = jnp.take(jnp.array(num_edits), jnp.sum(words, axis=-1))
+    there = jnp.arange(slots)[None] < times[:, None]
+    places = jax.vmap(draw_places)(seeking[..., 0], words)
+    at = jnp.minimum(places, length - 1)
+    old = jnp.take_along_axis(batch.tokens, at, axis=-1)
+    new, exists = draw_neighbours(seeking[..., 1], old, models, k, exact)
+    exists &= there[:, : exists.shape[-1]]
     replaced = exists & now("synonym")[:, None]
     wanted = exists & now("insert")[:, None]
     inserted = wanted & (jnp.cumsum(wanted, -1) <= _room(batch.mask)[:, None])
-    gaps = each("gaps", lambda key, free: _gaps(key, free, slots), words)
-    source = each("swap", _swaps, words, jnp.where(now("swap"), times, 0))
+    gaps = jax.vmap(_gaps)(seeking[..., 2], words)
+    swapped = there & now("swap")[:, None]
+    source = jax.vmap(_swaps)(of_slots[..., :2], words, swapped)
     chance = jnp.where(now("delete"), jnp.float32(rate), 0.0)
-    deleted = each("delete", _deletions, words, chance)
+    deleted = jax.vmap(_deletions)(draws[:, :length], words, chance)
 
-    tokens = jax.vmap(put)(batch.tokens, positions, new, replaced)
+    places = jnp.where(replaced, places, length)
+    tokens = jax.vmap(put)(batch.tokens, places, new)
     tokens = jnp.take_along_axis(tokens, source, axis=-1)
     tokens, mask = jax.vmap(_lay_out)(
       tokens, batch.mask, deleted, new, gaps, inserted
@@ -146,13 +151,14 @@ def edit_tokens(
   return ViewMaker(make, num_neighbours=k if set(names) & _SEEKING else 0)
 
 
-def _num_edits(rate: float, length: int) -> Int[Array, "*lengths"]:
+def _num_edits(rate: float, length: int) -> list[int]:
   """How often a row of 0, 1, ... L words is edited.
 
   Made before it runs: in float32 a product may fall short of a whole number.
   """
-  counts = [min(max(int(rate * n), 1), n) for n in range(length + 1)]
-  return jnp.array(counts if rate else [0] * len(counts), jnp.int32)
+  if not rate:
+    return [0] * (length + 1)
+  return [min(max(int(rate * n), 1), n) for n in range(length + 1)]
 
 
 def _room(mask: Bool[Array, "B L"]) -> Int[Array, "B"]:
@@ -165,53 +171,36 @@ def _room(mask: Bool[Array, "B L"]) -> Int[Array, "B"]:
 
 
 def _gaps(
-  key: Key[Array, ""], words: Bool[Array, "L"], slots: int
+  draws: Float[Array, "*slots"], words: Bool[Array, "L"]
 ) -> Int[Array, "*slots"]:
   """Where to insert, before these positions: beside words, all as likely."""
   beside = jnp.pad(words, (0, 1)) | jnp.pad(words, (1, 0))
-  number = jnp.cumsum(beside)
-  which = jax.random.randint(key, (slots,), 0, number[-1])
-  return jnp.searchsorted(number, which, side="right").astype(jnp.int32)
-
-
-def _same_segment(words: Bool[Array, "L"]) -> Bool[Array, "L L"]:
-  """Which two are words with nothing but words between them."""
-  segment = jnp.cumsum(~words)
-  both = words[:, None] & words[None]
-  return both & (segment[:, None] == segment[None])
+  count = running_count(beside)
+  return place_of(count, below(draws, count[-1]))
 
 
 def _swaps(
-  key: Key[Array, ""], words: Bool[Array, "L"], count: Int[Array, ""]
+  draws: Float[Array, "slots 2"],
+  words: Bool[Array, "L"],
+  swapped: Bool[Array, "*slots"],
 ) -> Int[Array, "L"]:
-  """Where each position's token is from after `count` swaps, or all there are.
-
-  The words of every segment are paired off at random, and so many pairs of
-  all are swapped.
-  """
+  """Where each position's token is from after these swaps, or all there are."""
+  pairs = draw_pairs(draws, words)
+  pairs = jnp.where(swapped[:, None], pairs, words.size)
   index = jnp.arange(words.size, dtype=jnp.int32)
-  score = jax.random.uniform(prng.stream(key, "order"), words.shape)
-  same = _same_segment(words)
-  before = score[None] < score[:, None]
-  before |= (score[None] == score[:, None]) & (index[None] < index[:, None])
-  number = jnp.sum(same & before, axis=-1)  # within the segment
-  is_mate = same & (number[None] == (number ^ 1)[:, None])
-  mate = jnp.max(jnp.where(is_mate, index[None], -1), axis=-1)
-  first = (mate >= 0) & (number % 2 == 0)
-  score = jax.random.uniform(prng.stream(key, "pairs"), words.shape)
-  swapped = largest(score, first, count)
-  swapped |= (mate >= 0) & jnp.take(swapped, mate)
-  return jnp.where(swapped, mate, index)
+  return put(index, pairs.ravel(), pairs[:, ::-1].ravel())
 
 
 def _deletions(
-  key: Key[Array, ""], words: Bool[Array, "L"], chance: Float[Array, ""]
+  draws: Float[Array, "L"], words: Bool[Array, "L"], chance: Float[Array, ""]
 ) -> Bool[Array, "L"]:
   """Every word with a chance, but one of each segment that is left."""
-  draw = jax.random.uniform(key, words.shape)
+  last = jnp.where(words, draws, -1.0)
+  segment = jnp.arange(1, words.size + 1) - running_count(words)
+  same = segment[:, None] == segment[None]
   # The last that would go stays, if all others do.
-  last = jnp.where(_same_segment(words), draw[None], -1.0)
-  return words & (draw < chance) & (draw < jnp.max(last, axis=-1))
+  last = jnp.max(jnp.where(same, last[:, None], -1.0), axis=0)
+  return words & (draws < chance) & (draws < last)
 
 
 def _lay_out(
@@ -223,12 +212,15 @@ def _lay_out(
   inserted: Bool[Array, "*slots"],
 ) -> tuple[Int[Array, "L"], Bool[Array, "L"]]:
   """The row without some tokens and with new ones in the gaps, and its mask."""
-  end = 2 * tokens.size  # Behind everything else.
   index = jnp.arange(tokens.size, dtype=jnp.int32)
-  place = jnp.concatenate(
-    [jnp.where(deleted, end, 2 * index), jnp.where(inserted, 2 * gaps - 1, end)]
-  )
-  order = in_order(place, tokens.size)
-  tokens = jnp.concatenate([jnp.where(deleted, _PADDING, tokens), new])
-  mask = jnp.concatenate([mask & ~deleted, inserted])
-  return tokens[order], mask[order]
+  slot = jnp.arange(new.size, dtype=jnp.int32)
+  gap = jnp.where(inserted, gaps, tokens.size)
+  earlier = gap[:, None] < gap[None]
+  earlier |= (gap[:, None] == gap[None]) & (slot[:, None] < slot[None])
+  place = gap + jnp.sum(inserted[:, None] & earlier, axis=0, dtype=jnp.int32)
+  # What is not new is from as many places before as new ones are before it.
+  before = jnp.sum(place[:, None] < index[None], axis=0, dtype=jnp.int32)
+  origin = place_of(running_count(~deleted), index - before)
+  tokens = tokens.at[origin].get(mode="fill", fill_value=_PADDING)
+  mask = mask.at[origin].get(mode="fill", fill_value=False)
+  return put(tokens, place, new), put(mask, place, inserted)

@@ -67,16 +67,6 @@ def largest(
   return (above | (level & (jnp.cumsum(level) <= rest))).reshape(free.shape)
 
 
-def in_order(keys: Num[Array, "L"], count: int) -> Int[Array, "*count"]:
-  """Where the `count` smallest keys are: the beginning of a stable argsort."""
-  if keys.size > _COMPARED:
-    return jnp.argsort(keys, stable=True)[:count].astype(jnp.int32)
-  wanted = jnp.arange(count, dtype=jnp.int32)
-  index = jnp.arange(keys.size, dtype=jnp.int32)
-  here = _ranks(keys)[None] == wanted[:, None]
-  return jnp.sum(jnp.where(here, index[None], 0), axis=-1, dtype=jnp.int32)
-
-
 def _ranks(keys: Num[Array, "L"]) -> Int[Array, "L"]:
   """How many keys are smaller than each, or equal and earlier."""
   index = jnp.arange(keys.size, dtype=jnp.int32)

@@ -12,11 +12,12 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
 from augdistill import prng
-from augdistill.augment.masks import draw_count, in_order, largest
+from augdistill.augment.masks import largest
 from augdistill.augment.mixing import exchangeable
+from augdistill.augment.places import below, draw_places, put
 from augdistill.augment.projection import as_token_view
 from augdistill.errors import UsageError
 from augdistill.types import (
@@ -156,7 +157,7 @@ def neighbour_lists(
 
 
 def draw_neighbours(
-  key: Key[Array, "B"],
+  draws: Float[Array, "B slots"],
   tokens: Int[Array, "B slots"],
   models: Models,
   k: int,
@@ -168,7 +169,7 @@ def draw_neighbours(
   where the lexicon has lists of neighbours, they are looked up.
 
   Args:
-    key: of each row.
+    draws: f32[B, slots] in [0, 1), uniform.
     tokens: i32[B, slots].
     models: whose table and vocabulary it is.
     k: how many neighbours there are to choose from, or fewer if no more exist.
@@ -198,34 +199,14 @@ def draw_neighbours(
       continues=models.lexicon.continues,
     )
   count = jnp.sum(exists, axis=-1)
-  choice = jax.vmap(
-    lambda key, n: jax.random.randint(key, n.shape, 0, jnp.maximum(n, 1))
-  )(key, count)
-  chosen = jnp.take_along_axis(found, choice[..., None], axis=-1)[..., 0]
+  choice = below(draws, count)[..., None]
+  chosen = jnp.take_along_axis(found, choice, axis=-1)[..., 0]
   return chosen, count > 0
 
 
 def num_slots(rate: float, length: int) -> int:
   """At most so many of L positions are drawn at a rate: a static number."""
   return min(length, math.ceil(rate * length) + 1)
-
-
-def draw_positions(
-  key: Key[Array, ""], free: Bool[Array, "L"], slots: int
-) -> Int[Array, "*slots"]:
-  """The first of one row's free positions in random order, then others."""
-  order = jax.random.uniform(key, free.shape)
-  return in_order(jnp.where(free, order, jnp.inf), slots)
-
-
-def put(
-  tokens: Int[Array, "L"],
-  positions: Int[Array, "*slots"],
-  new: Int[Array, "*slots"],
-  where: Bool[Array, "*slots"],
-) -> Int[Array, "L"]:
-  """One row with new tokens at some of the positions, which are distinct."""
-  return tokens.at[positions].set(jnp.where(where, new, tokens[positions]))
 
 
 def replace_by_neighbours(
@@ -257,19 +238,19 @@ def replace_by_neighbours(
   def make(key, batch, clean, models, step):
     del clean, step
     free = exchangeable(batch, models.lexicon)
-    slots = num_slots(rate, batch.tokens.shape[-1])
-
-    def keys(name):
-      return prng.per_example(prng.stream(key, name), batch.example_id)
-
-    count = _draw_counts(keys("count"), free, rate)
-    positions = jax.vmap(lambda key, free: draw_positions(key, free, slots))(
-      keys("positions"), free[0]
-    )
-    old = jnp.take_along_axis(batch.tokens, positions, axis=-1)
-    new, exists = draw_neighbours(keys("neighbour"), old, models, k, exact)
-    replaced = exists & (jnp.arange(slots)[None] < count[:, None])
-    tokens = jax.vmap(put)(batch.tokens, positions, new, replaced)
+    length = batch.tokens.shape[-1]
+    slots = num_slots(rate, length)
+    keys = prng.per_example(prng.stream(key, "neighbours"), batch.example_id)
+    size = 1 + 2 * slots
+    draws = jax.vmap(lambda key: jax.random.uniform(key, (size,)))(keys)
+    count = _counts(draws[:, 0], free[0], rate)
+    places = jax.vmap(draw_places)(draws[:, 1::2], free[0])
+    at = jnp.minimum(places, length - 1)
+    old = jnp.take_along_axis(batch.tokens, at, axis=-1)
+    new, exists = draw_neighbours(draws[:, 2::2], old, models, k, exact)
+    exists &= jnp.arange(slots)[None] < count[:, None]
+    places = jnp.where(exists, places, length)
+    tokens = jax.vmap(put)(batch.tokens, places, new)
     return _replaced(batch, models, tokens[None], free)
 
   return ViewMaker(make, num_neighbours=k)
@@ -305,7 +286,7 @@ def replace_at_random(rate: float = 1.0) -> ViewMaker:
       return jnp.searchsorted(number, which, side="right")
 
     values = jax.vmap(lambda key: jax.random.uniform(key, free.shape[2:]))
-    count = _draw_counts(keys("count"), free, rate)
+    count = _counts(jax.vmap(jax.random.uniform)(keys("count")), free[0], rate)
     replaced = jax.vmap(largest)(values(keys("positions")), free[0], count)
     new = jax.vmap(draw)(keys("token")).astype(jnp.int32)
     tokens = jnp.where(replaced, new, batch.tokens)
@@ -314,12 +295,13 @@ def replace_at_random(rate: float = 1.0) -> ViewMaker:
   return ViewMaker(make)
 
 
-def _draw_counts(
-  keys: Key[Array, "B"], free: Bool[Array, "1 B L"], rate: float
+def _counts(
+  draws: Float[Array, "B"], free: Bool[Array, "B L"], rate: float
 ) -> Int[Array, "B"]:
-  """How many tokens of each row are replaced."""
-  share = jnp.float32(rate)
-  return jax.vmap(lambda key, free: draw_count(key, free, share))(keys, free[0])
+  """How many tokens of each row are replaced: a share, rounded at random."""
+  mean = jnp.float32(rate) * jnp.sum(free, axis=-1, dtype=jnp.float32)
+  whole = jnp.floor(mean)
+  return whole.astype(jnp.int32) + (draws < mean - whole).astype(jnp.int32)
 
 
 def _replaced(

@@ -13,7 +13,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from augdistill.augment.masks import (
   check_decay,
   grey_image,
-  in_order,
   largest,
   low_pass,
   round_at_random,
@@ -64,16 +63,6 @@ def test_the_largest_are_the_first_of_a_stable_sort(shape, data):
   expected = np.zeros(values.size, bool)
   expected[order[:count]] = True
   np.testing.assert_array_equal(taken, expected.reshape(shape))
-
-
-@pytest.mark.parametrize("size", [37, 128, 129])
-def test_what_is_in_order_begins_a_stable_sort(size):
-  keys = np.random.default_rng(0).integers(-9, 9, size).astype(np.float32)
-  keys[5:9] = np.inf
-  for count in (0, 4, size):
-    got = in_order(jnp.asarray(keys), count)
-    assert got.dtype == jnp.int32
-    np.testing.assert_array_equal(got, np.argsort(keys, stable=True)[:count])
 
 
 def test_a_number_is_rounded_to_its_neighbours_and_is_their_mean():

@@ -138,12 +138,12 @@ def test_lists_hold_what_a_search_finds():
 def test_a_list_stands_in_for_the_search():
   models, tokens = toy.make_models(), jnp.arange(20, dtype=jnp.int32)[:, None]
   table = models.teacher.table(models.teacher_params)
-  keys = jax.vmap(jax.random.key)(jnp.arange(20))
+  draws = jax.random.uniform(jax.random.key(0), (20, 1))
 
   @jax.jit
   def drawn(lists):
     its = models._replace(lexicon=models.lexicon._replace(neighbours=lists))
-    return draw_neighbours(keys, tokens, its, 4, False)[0][:, 0]
+    return draw_neighbours(draws, tokens, its, 4, False)[0][:, 0]
 
   lists, searched = neighbour_lists(table, models.lexicon, 6), drawn(None)
   # The first four of six; and what they say is what is put there.

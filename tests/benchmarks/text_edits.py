@@ -6,11 +6,11 @@ is measured on lists of token ids, and on texts that are tokenised behind it, as
 tools for texts do it, one core each; the device has all.
 """
 
+import itertools
 import random
 from collections.abc import Callable, Iterable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from augdistill import prng
@@ -123,12 +123,15 @@ def edited(
   """What makes the view of every batch, with keys that none has seen."""
 
   @jax.jit
-  def make(key, batch, lexicon):
+  def make(step, batch, lexicon):
+    key = prng.at_step(prng.run_key(0), step)
     its = models._replace(lexicon=lexicon)
-    return maker.make(key, batch, None, its, jnp.int32(0)).student.tokens
+    return maker.make(key, batch, None, its, step).student.tokens
 
-  keys = (prng.at_step(prng.run_key(0), i) for i in range(10**6))
-  return lambda: [make(next(keys), b, models.lexicon) for b in batches]
+  steps = itertools.count()
+  return lambda: [
+    make(np.int32(next(steps)), batch, models.lexicon) for batch in batches
+  ]
 
 
 def words_of(batch: Batch, data: Data) -> Iterable[Words]:
