@@ -124,6 +124,22 @@ def test_a_row_gets_one_operation_at_random_among_those_asked_for():
   assert shares("insert.swap") == {"insert": half, "swap": half}
 
 
+def test_the_operation_says_nothing_about_the_place():
+  text = [*range(5, 15), toy.EOS]
+  batch = toy.batch_of([text] * 4000, LENGTH)
+  batch = batch._replace(example_id=np.arange(4000, dtype=np.int32))
+  _, tokens, mask = edited(0.1, batch=batch)
+  rows = rows_of(tokens, mask)
+  changed = (tokens != batch.tokens)[[len(row) == 11 for row in rows], :10]
+  count = changed.sum(-1)
+  # Some 1,000 rows each, and 650 that lose a word; four standard deviations.
+  np.testing.assert_allclose(changed[count == 1].mean(0), 0.1, atol=0.04)
+  np.testing.assert_allclose(changed[count == 2].mean(0), 0.2, atol=0.053)
+  gone = [without(text, row) for row in rows if len(row) < 11]
+  share = np.bincount(np.concatenate(gone), minlength=15)[5:] / len(gone)
+  np.testing.assert_allclose(share, share.mean(), atol=0.058)
+
+
 @pytest.mark.parametrize("rate", [0.05, 0.25, 1.0])
 def test_a_synonym_is_a_near_word_in_the_same_place(rate):
   view, tokens, mask = edited(rate, "synonym")
@@ -174,18 +190,22 @@ def test_every_gap_is_as_likely_and_every_word_lends_a_neighbour():
   text = [2, 4, 6, toy.EOS, 8, 10, toy.EOS]
   batch = toy.batch_of([text] * 2000)._replace(example_id=ids)
   _, tokens, mask = edited(0.1, "insert", batch=toy.pad(batch, 1))
-  gaps, lenders = np.zeros(len(text) + 1), np.zeros(toy.VOCAB)
+  number = np.zeros((len(text) + 1, toy.VOCAB))
   for row in rows_of(tokens, mask):
     (token,) = without(row, text)
-    lenders[token] += 1
     where = {i for i in range(8) if [*text[:i], token, *text[i:]] == row}
     for gap in where:
-      gaps[gap] += 1 / len(where)
+      number[gap, token] += 1 / len(where)
+  gaps, lenders = number.sum(1), number.sum(0)
   # Before and after every word, but never behind the last end.
   np.testing.assert_allclose(gaps[:7] / 2000, 1 / 7, atol=0.05)
   assert gaps[7] == 0
   expected = np.bincount(neighbours()[[2, 4, 6, 8, 10]].ravel(), minlength=24)
   np.testing.assert_allclose(lenders / 2000, expected / 20, atol=0.04)
+  # Whichever word lends one, it goes anywhere.
+  others = ~np.isin(np.arange(toy.VOCAB), text)  # whose gap is known
+  joint = np.outer(gaps, lenders) / 2000
+  np.testing.assert_allclose(number[:, others], joint[:, others], atol=25)
 
 
 def test_insertions_without_room_are_left_out_and_counted():

@@ -272,12 +272,17 @@ def test_the_rate_is_that_of_a_rows_own_free_tokens(maker):
   assert np.sum(counts, axis=-1).mean() == pytest.approx(expected, rel=0.02)
 
 
-def test_every_position_is_as_likely_to_be_replaced():
+def test_every_position_is_as_likely_to_be_replaced_by_every_neighbour():
   text = [*range(3, 13), toy.EOS]
   batch = toy.batch_of([text] * 2000, 16)
-  changed = toy.view_of(KNN, batch).student.tokens[0] != batch.tokens
+  tokens = toy.view_of(KNN, batch).student.tokens[0]
+  changed = tokens != batch.tokens
   np.testing.assert_allclose(changed[:, :10].mean(0), 0.3, atol=0.05)
   assert (changed.sum(-1) == 3).all()
+  near = reference.nearest(TEACHER_TABLE, PRODUCIBLE, 4)[text[:10]]
+  number = (tokens[:, :10, None] == near[None]).sum(0)
+  # Four standard deviations.
+  np.testing.assert_allclose(number / 2000, 0.3 / 4, atol=0.024)
 
 
 def test_at_rate_one_a_random_view_is_a_random_sentence():
