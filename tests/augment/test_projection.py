@@ -145,19 +145,35 @@ def test_rounded_products_find_the_winner_of_float32(block, ties):
       products=dtype,
     )
 
+  unit = table / np.linalg.norm(table, axis=-1, keepdims=True)
+  cosines = np.float64(queries) @ np.float64(unit).T
+  cosines /= np.linalg.norm(np.float64(queries), axis=-1, keepdims=True)
+
+  def cosine_of(ids):
+    return np.take_along_axis(cosines, np.asarray(ids)[..., None], -1)[..., 0]
+
+  # Two that float32 cannot tell apart are another one's winners where it adds
+  # up in another order, as processors do for few queries.
+  unclear = 1e-6
   for apart in (False, True):
     token, score = find(queries, jnp.float32, apart)
     its, close = find(queries, jnp.bfloat16, apart)
-    np.testing.assert_array_equal(its, token)
+    assert (its == token).mean() > 0.9
+    np.testing.assert_allclose(
+      cosine_of(its), cosine_of(token), rtol=0, atol=unclear
+    )
     np.testing.assert_allclose(close, score, rtol=1e-5)
+    if apart:
+      alike = kinds[0] == kinds[1][np.asarray(its)]
+      np.testing.assert_array_equal(alike, close > -np.inf)
   # Rounding alone would have taken some for others.
-  unit = table / np.linalg.norm(table, axis=-1, keepdims=True)
   half, units = (
     np.asarray(jnp.asarray(x, jnp.bfloat16), np.float32)
     for x in (queries, unit)
   )
   rounded = np.where(allowed, half @ units.T, -np.inf).argmax(-1)
-  assert (rounded != find(queries, jnp.float32, False)[0]).any()
+  token, _ = find(queries, jnp.float32, False)
+  assert (cosine_of(rounded) < cosine_of(token) - 10 * unclear).any()
 
 
 def test_half_precision_queries_are_compared_in_float32():

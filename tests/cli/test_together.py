@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import re
 import shutil
 import signal
 import socket
@@ -112,8 +113,10 @@ def test_the_first_process_alone_speaks(runs):
   _, both, ((_, out, err), (_, quiet_out, quiet_err)) = runs
   assert f"all of it  {both}" in out
   assert "step 4/4" in err
-  # The library under JAX speaks all the same.
-  assert all(line.startswith("[Gloo]") for line in quiet_out.splitlines())
+  # The library under JAX speaks all the same, with several threads at once.
+  of_gloo = "Gloo Rank is connected to peer ranks Expected number of"
+  words = re.findall("[A-Za-z]+", quiet_out)
+  assert set(words) <= set(of_gloo.split()), quiet_out
   assert "step" not in quiet_err and "augdistill" not in quiet_err
 
 
