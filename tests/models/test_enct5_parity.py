@@ -107,7 +107,7 @@ def test_the_encoder_computes_what_t5x_computed(
   mask = tokens > 0
   table = params["token_embedder"]["embedding"]
   config = EncT5Config(*table.shape[:1], 2, 16, 24, num_layers, 2, 6)
-  encoded, _, _ = jax.jit(
+  encoded, *_ = jax.jit(
     lambda params, x, mask: Encoder(config).apply(
       {"params": params}, x, mask, 0, deterministic=True
     )
