@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from augdistill import prng
+from augdistill.augment.places import below
 from augdistill.types import Batch, Lexicon
 
 
@@ -138,5 +139,4 @@ def producible_at(
   """Producible ids, from numbers in [0, 1): equal parts of it for each id."""
   count = jnp.sum(lexicon.producible)
   ids = jnp.argsort(~lexicon.producible, stable=True).astype(jnp.int32)
-  index = jnp.floor(uniform * count.astype(jnp.float32)).astype(jnp.int32)
-  return jnp.take(ids, jnp.minimum(index, count - 1))
+  return jnp.take(ids, below(uniform, count))

@@ -24,19 +24,24 @@ _COMPARED = 128
 
 
 def round_at_random(
-  key: Key[Array, ""], number: Float[Array, ""]
-) -> Int[Array, ""]:
-  """One of the two whole numbers around `number`, which is their mean."""
-  whole = jnp.floor(number)
-  up = jax.random.uniform(key) < number - whole
-  return whole.astype(jnp.int32) + up.astype(jnp.int32)
+  draws: Float[Array, "*shape"], numbers: Float[Array, "*shape"]
+) -> Int[Array, "*shape"]:
+  """One of the two whole numbers around each, which is their mean.
+
+  Args:
+    draws: f32[...] in [0, 1), uniform.
+    numbers: f32[...].
+  """
+  whole = jnp.floor(numbers)
+  return whole.astype(jnp.int32) + (draws < numbers - whole).astype(jnp.int32)
 
 
 def draw_count(
   key: Key[Array, ""], free: Bool[Array, "*shape"], share: Float[Array, ""]
 ) -> Int[Array, ""]:
   """How many of n free entries a share is: share n, rounded at random."""
-  return round_at_random(key, share * jnp.sum(free).astype(jnp.float32))
+  number = share * jnp.sum(free).astype(jnp.float32)
+  return round_at_random(jax.random.uniform(key), number)
 
 
 def largest(

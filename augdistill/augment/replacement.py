@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from augdistill import prng
-from augdistill.augment.masks import largest
+from augdistill.augment.masks import largest, round_at_random
 from augdistill.augment.mixing import exchangeable
 from augdistill.augment.places import below, draw_places, put
 from augdistill.augment.projection import as_token_view
@@ -300,8 +300,7 @@ def _counts(
 ) -> Int[Array, "B"]:
   """How many tokens of each row are replaced: a share, rounded at random."""
   mean = jnp.float32(rate) * jnp.sum(free, axis=-1, dtype=jnp.float32)
-  whole = jnp.floor(mean)
-  return whole.astype(jnp.int32) + (draws < mean - whole).astype(jnp.int32)
+  return round_at_random(draws, mean)
 
 
 def _replaced(

@@ -67,8 +67,9 @@ def test_the_largest_are_the_first_of_a_stable_sort(shape, data):
 
 def test_a_number_is_rounded_to_its_neighbours_and_is_their_mean():
   numbers = jnp.float32([0.0, 0.3, 2.0, 2.5, 127.9, 128.0])
-  many = jax.vmap(jax.vmap(round_at_random, (None, 0)), (0, None))
-  drawn = np.asarray(jax.jit(many)(keys(4000), numbers))
+  many = jax.vmap(round_at_random, (0, None))
+  draws = jax.random.uniform(jax.random.key(0), (4000, len(numbers)))
+  drawn = np.asarray(jax.jit(many)(draws, numbers))
   assert drawn.dtype == np.int32
   np.testing.assert_array_equal(drawn.min(0), [0, 0, 2, 2, 127, 128])
   np.testing.assert_array_equal(drawn.max(0), [0, 1, 2, 3, 128, 128])
